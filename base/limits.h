@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Every fixed limit, by name. What a user or a peer can exceed is refused with an error that names the limit. */
+#ifndef KEDGE_BASE_LIMITS_H
+#define KEDGE_BASE_LIMITS_H
+
+#define NAME_BYTES_MAX    64   /* names of nodes, VMs, tenants, with the terminating zero */
+#define ADDRESS_BYTES_MAX 72   /* "host:port" */
+#define PATH_BYTES_MAX    1024 /* kernel and initrd paths */
+#define CMDLINE_BYTES_MAX 2048 /* kernel command line */
+#define REASON_BYTES_MAX  160  /* reason of a placement, text of an event */
+
+#define NODES_MAX 64
+#define VMS_MAX   1024 /* in the cluster */
+#define SLOTS_MAX 128  /* VM instances on one node: slots of the guard's page */
+
+#define VCPUS_MAX        256
+#define MEMORY_BYTES_MIN (32ULL << 20)
+#define MEMORY_BYTES_MAX (4ULL << 40)
+
+#define FRAME_BYTES_MAX       (1u << 20) /* a message on a peer link or the control port */
+#define ENTRY_BYTES_MAX       (256u << 10)
+#define SNAPSHOT_BYTES_MAX    (64u << 20)
+#define SNAPSHOT_CHUNK_BYTES  (128u << 10)
+#define PEER_QUEUE_BYTES_MAX  (8u << 20) /* waiting to be sent on one peer link */
+#define CTL_CLIENTS_MAX       128
+#define CTL_QUEUE_BYTES_MAX   (4u << 20)
+#define APPLY_IN_FLIGHT_BYTES (8u << 20) /* proposed, not yet applied */
+
+#define SESSIONS_MAX        10000
+#define SESSION_ANSWERS_MAX 256
+#define SESSION_IDLE_SEC    3600
+#define EVENTS_MAX          10000
+
+#define CONF_BYTES_MAX (64u << 10)
+#define YAML_BYTES_MAX (1u << 20)
+
+#endif
