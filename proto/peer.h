@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The frames on a link between two nodes: leases (LEASE-PROTOCOL, section 2), what a node tells the leader, forwarded
+ * requests. raft's own frames are those of consensus/, with ids from PEER_RAFT_FIRST on. docs/WIRE.md lists them all.
+ */
+#ifndef KEDGE_PROTO_PEER_H
+#define KEDGE_PROTO_PEER_H
+
+#include "proto/message.h"
+
+enum peer_id {
+	PEER_LEASE_REQ = 1,
+	PEER_LEASE_PING,
+	PEER_LEASE_PONG,
+	PEER_LEASE_GRANT,
+	PEER_LEASE_AGES,
+	PEER_LEASE_AGE,
+	PEER_STOPPED,
+	PEER_NODE_INFO,
+	PEER_FORWARD,
+	PEER_ANSWER,
+	PEER_RAFT_FIRST = 64,
+};
+
+/* Node to leader: renew my lease. @session: 64 random bits of this process; @num counts up within it (L2). */
+struct peer_lease_req {
+	uint64_t session;
+	uint64_t num;
+};
+
+/* Leader to voters, and back: are you still in @term? (L4) */
+struct peer_lease_round {
+	uint64_t term;
+	uint64_t round;
+};
+
+/* Leader to node: granted; @index is the leader's last log index (L6). */
+struct peer_lease_grant {
+	uint64_t term;
+	uint64_t session;
+	uint64_t num;
+	uint64_t index;
+};
+
+/* New leader to voters (age unused), and back: how long ago did you last confirm a leader? (L9) */
+struct peer_lease_age {
+	uint64_t term;
+	uint64_t age;
+};
+
+/* Owner to leader: generation @gen of @vm has no process and will never have one again (L16). */
+struct peer_stopped {
+	char vm[NAME_BYTES_MAX];
+	uint64_t gen;
+	bool failed; /* it ended by itself, or never came up: restart it with back-off */
+	char reason[REASON_BYTES_MAX];
+};
+
+/* Node to leader, about once a second: what it is and has. */
+struct peer_node_info {
+	uint64_t memory_bytes;
+	uint32_t cpus;
+	char accel[8];
+	char version[64];
+	uint64_t applied; /* and @hash: the state's hash at that index, 0 when not known */
+	uint64_t hash;
+	bool guard_realtime;
+	bool runs_vms; /* the hypervisor module is ready */
+};
+
+/* A request of an administrator that another node took: the leader answers with the same @id. */
+struct peer_forward {
+	uint64_t id;
+	uint32_t role;
+	char actor[NAME_BYTES_MAX];
+	struct message_bin request; /* msgpack-rpc request */
+};
+
+struct peer_answer {
+	uint64_t id;
+	struct message_bin response;
+};
+
+extern const struct message_type peer_lease_req_type, peer_lease_ping_type, peer_lease_pong_type, peer_lease_grant_type,
+	peer_lease_ages_type, peer_lease_age_type, peer_stopped_type, peer_node_info_type, peer_forward_type,
+	peer_answer_type;
+
+#endif
