@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Applying log entries: each once, in one transaction with its index, with the same result on every node. */
+#include "store/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void store_refuse(struct store_result *r, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	CHECK(code < 0);
+	r->code = code;
+	va_start(ap, fmt);
+	(void)vsnprintf(r->text, sizeof r->text, fmt, ap);
+	va_end(ap);
+}
+
+void store_event_add(struct store *s, const char *kind, const char *object, const char *fmt, ...)
+{
+	char text[REASON_BYTES_MAX];
+	sqlite3_stmt *st;
+	uint64_t id = 0;
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	CHECK(sql_run(&s->q, "UPDATE meta SET event_max = event_max + 1", "") == 0);
+	st = sql_query(&s->q, "SELECT event_max FROM meta", "");
+	while (sql_row(&s->q, st))
+		id = sql_u64(st, 0);
+	CHECK(sql_run(&s->q, "INSERT INTO events VALUES(?,?,?,?,?)", "uusss", id, s->wall, kind, object, text) == 0);
+	if (id > EVENTS_MAX)
+		CHECK(sql_run(&s->q, "DELETE FROM events WHERE id <= ?", "u", id - EVENTS_MAX) == 0);
+}
+
+/* One row a body: its message type, the room for it, and who applies it. */
+union body {
+	struct command_genesis genesis;
+	struct command_node_add node_add;
+	struct command_token_add token_add;
+	struct command_vm_put vm_put;
+	struct command_vm_delete vm_delete;
+	struct command_vm_want vm_want;
+	struct command_vm_restart vm_restart;
+	struct command_move move;
+};
+
+static void apply_decoded(struct store *s, uint32_t id, const union body *b, struct store_result *r)
+{
+	switch (id) {
+	case COMMAND_GENESIS:
+		store_apply_genesis(s, &b->genesis, r);
+		break;
+	case COMMAND_NODE_ADD:
+		store_apply_node_add(s, &b->node_add, r);
+		break;
+	case COMMAND_TOKEN_ADD:
+		store_apply_token_add(s, &b->token_add, r);
+		break;
+	case COMMAND_VM_PUT:
+		store_apply_vm_put(s, &b->vm_put, r);
+		break;
+	case COMMAND_VM_DELETE:
+		store_apply_vm_delete(s, &b->vm_delete, r);
+		break;
+	case COMMAND_VM_WANT:
+		store_apply_vm_want(s, &b->vm_want, r);
+		break;
+	case COMMAND_VM_RESTART:
+		store_apply_vm_restart(s, &b->vm_restart, r);
+		break;
+	case COMMAND_MOVE:
+		store_apply_move(s, &b->move, r);
+		break;
+	}
+}
+
+static const struct message_type *type_of(uint32_t id)
+{
+	static const struct message_type *const types[] = {
+		&command_genesis_type,   &command_node_add_type, &command_token_add_type,  &command_vm_put_type,
+		&command_vm_delete_type, &command_vm_want_type,  &command_vm_restart_type, &command_move_type};
+
+	for (size_t i = 0; i < ARRAY_LEN(types); i++)
+		if (types[i]->id == id)
+			return types[i];
+	return NULL;
+}
+
+/* All bodies, until one is refused. An entry that this release cannot read is refused as a whole: it never got into the
+ * log through an agent of this release or an older one. */
+static void apply_bodies(struct store *s, uint32_t bodies, const uint8_t *p, size_t n, struct store_result *r)
+{
+	for (uint32_t i = 0; i < bodies && r->code == 0; i++) {
+		const struct message_type *type;
+		union body body;
+		uint32_t id;
+		size_t used;
+
+		if (message_id(p, n, &id) < 0 || !(type = type_of(id)) ||
+		    message_decode(type, p, n, &body, &used) < 0) {
+			store_refuse(r, PROTO_E_INVALID, "unreadable command");
+			return;
+		}
+		apply_decoded(s, id, &body, r);
+		p += used;
+		n -= used;
+	}
+}
+
+static void begin(struct store *s)
+{
+	if (s->uncommitted++ == 0)
+		CHECK(sql_run(&s->q, "BEGIN IMMEDIATE", "") == 0);
+}
+
+static void apply_entry(struct store *s, const uint8_t *p, size_t n, struct store_result *r)
+{
+	struct command_head head;
+	size_t used;
+
+	if (message_decode(&command_head_type, p, n, &head, &used) < 0) {
+		store_refuse(r, PROTO_E_INVALID, "unreadable command");
+		return;
+	}
+	if (head.wall > s->wall)
+		s->wall = head.wall;
+	s->actor = head.actor;
+	if (store_session_known(s, &head, r))
+		return;
+	CHECK(sql_run(&s->q, "SAVEPOINT command", "") == 0);
+	apply_bodies(s, head.bodies, p + used, n - used, r);
+	if (r->code)
+		CHECK(sql_run(&s->q, "ROLLBACK TO command", "") == 0);
+	CHECK(sql_run(&s->q, "RELEASE command", "") == 0);
+	store_session_answer(s, &head, r);
+	s->actor = NULL;
+}
+
+void store_apply(struct store *s, uint64_t index, const void *entry, size_t n, struct store_result *ret)
+{
+	*ret = (struct store_result){0};
+	if (index <= s->applied)
+		return; /* delivered again after a restart */
+	begin(s);
+	apply_entry(s, entry, n, ret);
+	CHECK(sql_run(&s->q, "UPDATE meta SET applied = ?, wall = ?", "uu", index, s->wall) == 0);
+	s->applied = index;
+	s->changes++;
+	if (s->uncommitted >= STORE_COMMIT_ENTRIES)
+		store_commit(s);
+}
+
+void store_commit(struct store *s)
+{
+	if (s->uncommitted == 0)
+		return;
+	CHECK(sql_run(&s->q, "COMMIT", "") == 0);
+	s->uncommitted = 0;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Commands about VMs and their placements. */
+#include "store/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Generations are drawn from one counter of the cluster, so that none is ever reused, not even by a VM that was deleted
+ * and defined again under the same name. */
+static uint64_t next_gen(struct store *s)
+{
+	sqlite3_stmt *st;
+	uint64_t gen = 0;
+
+	CHECK(sql_run(&s->q, "UPDATE meta SET gen_max = gen_max + 1", "") == 0);
+	st = sql_query(&s->q, "SELECT gen_max FROM meta", "");
+	while (sql_row(&s->q, st))
+		gen = sql_u64(st, 0);
+	return gen;
+}
+
+static uint64_t count_vms(struct store *s)
+{
+	sqlite3_stmt *st = sql_query(&s->q, "SELECT count(*) FROM vms", "");
+	uint64_t n = 0;
+
+	while (sql_row(&s->q, st))
+		n = sql_u64(st, 0);
+	return n;
+}
+
+/* A locally administered address made of the UUID's digits, so that it is as unique and as stable. */
+static void mac_of(const char *uuid, char ret[18])
+{
+	char digits[13] = {0};
+	size_t n = 0;
+
+	for (const char *c = uuid; *c && n < 12; c++)
+		if (*c != '-')
+			digits[n++] = *c;
+	CHECK(n == 12);
+	(void)snprintf(ret, 18, "52:54:%.2s:%.2s:%.2s:%.2s", digits, digits + 2, digits + 4, digits + 6);
+}
+
+static void insert(struct store *s, const struct command_vm_put *c, struct store_result *r)
+{
+	char mac[18];
+
+	if (count_vms(s) >= VMS_MAX) {
+		store_refuse(r, PROTO_E_TOO_MANY, "a cluster has at most %d VMs", VMS_MAX);
+		return;
+	}
+	if (strlen(c->uuid) != 36) {
+		store_refuse(r, PROTO_E_INVALID, "VM '%s': no UUID was chosen", c->name);
+		return;
+	}
+	mac_of(c->uuid, mac);
+	if (sql_run(&s->q, "INSERT INTO vms VALUES('default',?,?,?,?,?,?,?,?,?,?,?,?)", "suuusssusssu", c->name,
+		    (uint64_t)c->vcpus, c->memory_bytes, (uint64_t)c->run, c->kernel, c->initrd, c->cmdline,
+		    (uint64_t)c->priority, c->uuid, mac, c->machine, s->wall) < 0) {
+		store_refuse(r, PROTO_E_EXISTS, "VM '%s': name or UUID is taken", c->name);
+		return;
+	}
+	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'')", "suu", c->name,
+		      next_gen(s), s->wall) == 0);
+	store_event_add(s, "vm", c->name, "defined by %s", s->actor);
+}
+
+void store_apply_vm_put(struct store *s, const struct command_vm_put *c, struct store_result *r)
+{
+	struct store_vm old;
+
+	if (!store_vm(s, c->name, &old)) {
+		insert(s, c, r);
+		return;
+	}
+	CHECK(sql_run(&s->q,
+		      "UPDATE vms SET vcpus=?, memory=?, run=?, kernel=?, initrd=?, cmdline=?, priority=?"
+		      " WHERE tenant='default' AND name=?",
+		      "uuusssus", (uint64_t)c->vcpus, c->memory_bytes, (uint64_t)c->run, c->kernel, c->initrd,
+		      c->cmdline, (uint64_t)c->priority, c->name) == 0);
+	store_event_add(s, "vm", c->name, "definition changed by %s", s->actor);
+}
+
+static bool must_find(struct store *s, const char *name, struct store_vm *ret, struct store_result *r)
+{
+	if (store_vm(s, name, ret))
+		return true;
+	store_refuse(r, PROTO_E_NOT_FOUND, "there is no VM '%s'", name);
+	return false;
+}
+
+void store_apply_vm_delete(struct store *s, const struct command_vm_delete *c, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (!must_find(s, c->name, &vm, r))
+		return;
+	if (vm.owner != 0) { /* a row is deleted only at none (LEASE-PROTOCOL, section 1) */
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s' is not stopped yet: 'kedge vm stop %s' first", c->name,
+			     c->name);
+		return;
+	}
+	CHECK(sql_run(&s->q, "DELETE FROM placements WHERE tenant='default' AND vm=?", "s", c->name) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM vms WHERE tenant='default' AND name=?", "s", c->name) == 0);
+	store_event_add(s, "vm", c->name, "deleted by %s", s->actor);
+}
+
+void store_apply_vm_want(struct store *s, const struct command_vm_want *c, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (!must_find(s, c->name, &vm, r))
+		return;
+	CHECK(sql_run(&s->q, "UPDATE vms SET run=? WHERE tenant='default' AND name=?", "us", (uint64_t)c->run,
+		      c->name) == 0);
+	CHECK(sql_run(&s->q, "UPDATE placements SET fails=0, end_hard=? WHERE tenant='default' AND vm=?", "us",
+		      (uint64_t)(!c->run && c->hard), c->name) == 0);
+	store_event_add(s, "vm", c->name, "%s by %s", c->run ? "started" : c->hard ? "killed" : "stopped", s->actor);
+}
+
+void store_apply_vm_restart(struct store *s, const struct command_vm_restart *c, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (!must_find(s, c->name, &vm, r))
+		return;
+	if (!vm.spec.run) {
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s' is stopped: 'kedge vm start %s' starts it", c->name,
+			     c->name);
+		return;
+	}
+	CHECK(sql_run(&s->q, "UPDATE placements SET end_gen=gen, end_hard=?, fails=0 WHERE tenant='default' AND vm=?",
+		      "us", (uint64_t)c->hard, c->name) == 0);
+	store_event_add(s, "vm", c->name, "restart asked for by %s", s->actor);
+}
+
+/* MOVE applies only at its generation (the compare-and-set that every takeover rests on). */
+void store_apply_move(struct store *s, const struct command_move *c, struct store_result *r)
+{
+	struct store_vm vm;
+	struct store_node to = {0};
+	uint64_t fails;
+
+	if (!must_find(s, c->vm, &vm, r))
+		return;
+	if (c->gen != vm.gen && !PLANTED(nocas)) {
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s' is at generation %llu, not %llu", c->vm,
+			     (unsigned long long)vm.gen, (unsigned long long)c->gen);
+		return;
+	}
+	if (c->to && !store_node(s, c->to, &to)) {
+		store_refuse(r, PROTO_E_NOT_FOUND, "there is no node %u", c->to);
+		return;
+	}
+	fails = c->failed ? (uint64_t)vm.fails + 1 : c->to ? vm.fails : 0;
+	CHECK(sql_run(&s->q,
+		      "UPDATE placements SET owner=?, gen=?, movable=1, mver=mver+1, fails=?, since=?, reason=?"
+		      " WHERE tenant='default' AND vm=?",
+		      "uuuuss", (uint64_t)c->to, next_gen(s), fails, s->wall, c->reason, c->vm) == 0);
+	if (c->to)
+		store_event_add(s, "vm", c->vm, "placed on %s: %s", to.name, c->reason);
+	else
+		store_event_add(s, "vm", c->vm, "stopped: %s", c->reason);
+}

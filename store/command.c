@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The commands of the replicated log, as tables. */
+#include "store/command.h"
+
+#define F(kind, field) MESSAGE_FIELD(T, kind, field)
+#define TYPE(var, number) \
+	const struct message_type var##_type = {number, #var, sizeof(T), ARRAY_LEN(var##_fields), var##_fields}
+
+#define T struct command_head
+static const struct message_field command_head_fields[] = {F(U64, session), F(U64, num), F(U64, wall), F(STR, actor),
+							   F(U32, bodies)};
+TYPE(command_head, COMMAND_HEAD);
+#undef T
+
+#define T struct command_genesis
+static const struct message_field command_genesis_fields[] = {F(STR, cluster), F(STR, name)};
+TYPE(command_genesis, COMMAND_GENESIS);
+#undef T
+
+#define T struct command_node_add
+static const struct message_field command_node_add_fields[] = {F(U32, node), F(STR, name), F(STR, address),
+							       F(STR, zone), F(STR, role), F(STR, token)};
+TYPE(command_node_add, COMMAND_NODE_ADD);
+#undef T
+
+#define T struct command_token_add
+static const struct message_field command_token_add_fields[] = {F(STR, id), F(STR, secret), F(STR, role),
+								F(U64, expires)};
+TYPE(command_token_add, COMMAND_TOKEN_ADD);
+#undef T
+
+#define T struct command_vm_put
+static const struct message_field command_vm_put_fields[] = {
+	F(STR, name),   F(U32, vcpus),   F(U64, memory_bytes), F(BOOL, run), F(STR, kernel),
+	F(STR, initrd), F(STR, cmdline), F(U32, priority),     F(STR, uuid), F(STR, machine)};
+TYPE(command_vm_put, COMMAND_VM_PUT);
+#undef T
+
+#define T struct command_vm_delete
+static const struct message_field command_vm_delete_fields[] = {F(STR, name)};
+TYPE(command_vm_delete, COMMAND_VM_DELETE);
+#undef T
+
+#define T struct command_vm_want
+static const struct message_field command_vm_want_fields[] = {F(STR, name), F(BOOL, run), F(BOOL, hard)};
+TYPE(command_vm_want, COMMAND_VM_WANT);
+#undef T
+
+#define T struct command_vm_restart
+static const struct message_field command_vm_restart_fields[] = {F(STR, name), F(BOOL, hard)};
+TYPE(command_vm_restart, COMMAND_VM_RESTART);
+#undef T
+
+#define T struct command_move
+static const struct message_field command_move_fields[] = {F(STR, vm), F(U32, to), F(U64, gen), F(BOOL, failed),
+							   F(STR, reason)};
+TYPE(command_move, COMMAND_MOVE);
+#undef T
+
+void command_begin(const struct command_head *head, struct buf *ret)
+{
+	CHECK(head->bodies > 0);
+	message_encode(&command_head_type, head, ret);
+}

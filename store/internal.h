@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What the store's files share. */
+#ifndef KEDGE_STORE_INTERNAL_H
+#define KEDGE_STORE_INTERNAL_H
+
+#include "store/sql.h"
+#include "store/store.h"
+
+struct store {
+	struct sql q;
+	char path[PATH_BYTES_MAX];
+	uint64_t applied;
+	uint64_t changes;
+	uint64_t wall;        /* of the entry being applied; never goes back */
+	unsigned uncommitted; /* entries in the open transaction */
+	const char *actor;    /* of the entry being applied */
+};
+
+#define STORE_COMMIT_ENTRIES 64
+
+extern const char store_schema[];
+extern const char *const store_tables[]; /* with their order; NULL at the end */
+
+/* Bodies of commands: change the tables and fill @r. Everything is undone when r->code is set. */
+void store_apply_genesis(struct store *s, const struct command_genesis *c, struct store_result *r);
+void store_apply_node_add(struct store *s, const struct command_node_add *c, struct store_result *r);
+void store_apply_token_add(struct store *s, const struct command_token_add *c, struct store_result *r);
+void store_apply_vm_put(struct store *s, const struct command_vm_put *c, struct store_result *r);
+void store_apply_vm_delete(struct store *s, const struct command_vm_delete *c, struct store_result *r);
+void store_apply_vm_want(struct store *s, const struct command_vm_want *c, struct store_result *r);
+void store_apply_vm_restart(struct store *s, const struct command_vm_restart *c, struct store_result *r);
+void store_apply_move(struct store *s, const struct command_move *c, struct store_result *r);
+
+/* Sessions: true when @head was answered before, or is refused; then @r is the answer. */
+bool store_session_known(struct store *s, const struct command_head *head, struct store_result *r);
+void store_session_answer(struct store *s, const struct command_head *head, const struct store_result *r);
+
+/* Append to the ring of events. */
+void store_event_add(struct store *s, const char *kind, const char *object, const char *fmt, ...) KEDGE_PRINTF(4, 5);
+
+void store_refuse(struct store_result *r, int code, const char *fmt, ...) KEDGE_PRINTF(3, 4);
+
+#endif

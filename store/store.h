@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The cluster's state: SQLite tables, changed only by applying log entries, the same on every node.
+ *
+ * One store belongs to one thread. Any I/O error, full disk or corruption ends the process: the log brings the state
+ * back (P7). A refused command is a result, not an error. */
+#ifndef KEDGE_STORE_STORE_H
+#define KEDGE_STORE_STORE_H
+
+#include "store/command.h"
+
+struct store;
+
+/* What applying a command gave; kept for the session's retries. */
+struct store_result {
+	int code; /* 0 or a PROTO_E_* */
+	char text[REASON_BYTES_MAX];
+};
+
+struct store_node {
+	uint32_t node;
+	char name[NAME_BYTES_MAX];
+	char address[ADDRESS_BYTES_MAX];
+	char zone[NAME_BYTES_MAX];
+	char role[16];
+};
+
+/* A VM and its placement. */
+struct store_vm {
+	struct command_vm_put spec; /* run: what the administrator wants */
+	char mac[18];
+	uint32_t owner; /* 0: none */
+	uint64_t gen;
+	bool movable;
+	uint64_t mver;
+	uint64_t end_gen; /* instances up to this generation shall end */
+	bool end_hard;
+	uint32_t fails; /* ends in a row that nobody asked for */
+	uint64_t since; /* wall time of the placement */
+	char reason[REASON_BYTES_MAX];
+};
+
+struct store_event {
+	uint64_t id;
+	uint64_t wall;
+	char kind[32];
+	char object[NAME_BYTES_MAX];
+	char text[REASON_BYTES_MAX];
+};
+
+struct store_cluster {
+	char cluster[40]; /* "" before the genesis entry */
+	char name[NAME_BYTES_MAX];
+	uint32_t node_max; /* highest node number ever used */
+	uint64_t wall;     /* latest time that an entry carried */
+};
+
+/* [loop] Open or create the state in the file @path, or in memory for ":memory:". */
+int store_open(const char *path, struct store **ret, struct err *e) KEDGE_MUST_CHECK;
+
+/* [loop] NULL is allowed; returns NULL. Commits first. */
+struct store *store_close(struct store *s);
+
+/* [loop] Apply the entry at @index: once, also when it is delivered again. The transaction stays open until
+ * store_commit(). @ret is filled in; for an entry that was applied before, with what is still known. */
+void store_apply(struct store *s, uint64_t index, const void *entry, size_t n, struct store_result *ret);
+
+/* [loop] Commit what was applied since the last time. Nothing may be acted on before. */
+void store_commit(struct store *s);
+
+/* [loop] Index of the last entry applied. */
+uint64_t store_applied(const struct store *s);
+
+/* [loop] Counts up with each entry that changed anything; equal numbers mean an equal view. */
+uint64_t store_changes(const struct store *s);
+
+/* [loop] Hash over every row of every table, equal on nodes with the same state at the same index. */
+uint64_t store_hash(struct store *s);
+
+/* [loop] The whole state as an image, malloc()ed. Commits first. */
+void store_snapshot(struct store *s, void **ret, size_t *ret_n);
+
+/* [loop] Replace the whole state by an image. -EBADMSG, and nothing changed, when it is not one. */
+int store_restore(struct store *s, const void *p, size_t n) KEDGE_MUST_CHECK;
+
+/* [loop] Look whether @image is of this store's cluster, and which index it holds. -EBADMSG when it is no image. */
+int store_image_index(const void *p, size_t n, char ret_cluster[40], uint64_t *ret_index) KEDGE_MUST_CHECK;
+
+/* [worker] Move the write-ahead log into the database file, through an own connection. */
+int store_checkpoint(const char *path) KEDGE_MUST_CHECK;
+
+/* [loop] Queries. The list functions return the number of rows written, at most @max, in a fixed order. */
+void store_cluster(struct store *s, struct store_cluster *ret);
+size_t store_nodes(struct store *s, struct store_node *ret, size_t max);
+bool store_node(struct store *s, uint32_t node, struct store_node *ret);
+size_t store_vms(struct store *s, struct store_vm *ret, size_t max);
+bool store_vm(struct store *s, const char *name, struct store_vm *ret);
+/* A token that can be used at @wall: not used, not expired. */
+bool store_token(struct store *s, const char *id, uint64_t wall, struct command_token_add *ret);
+/* Events with an id above @after, oldest first. */
+size_t store_events(struct store *s, uint64_t after, struct store_event *ret, size_t max);
+
+#endif
