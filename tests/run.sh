@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# shellcheck disable=SC2317  # the traps call what looks unreachable
+# SPDX-License-Identifier: Apache-2.0
+# Runs the tests and ends with one line, `N passed, N failed`.
+#
+# usage: tests/run.sh            everything, about 20 minutes on two cores
+#        tests/run.sh --quick    style, unit, a minute of simulation, one real cluster: about 5 minutes
+#        tests/run.sh --long     everything with 2000 seeds, and the benchmarks 20 times
+#        tests/run.sh --asan     build with address and undefined sanitizers: unit and simulation
+#        tests/run.sh --tsan     build with the thread sanitizer: unit and simulation
+#        tests/run.sh --no-install   may come with each of them: do not look for missing packages
+#
+# Each step's full output is kept in build/test-logs/STEP.log.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+
+mode=default preset=dev install=1
+for arg in "$@"; do
+	case "$arg" in
+	--quick | --long) mode=${arg#--} ;;
+	--asan | --tsan) mode=sanitizer preset=${arg#--} ;;
+	--no-install) install='' ;;
+	-h | --help)
+		sed -n '4,13s/^# \{0,1\}//p' "$0"
+		exit 0
+		;;
+	*)
+		echo "run.sh: unknown option '$arg' (see --help)" >&2
+		exit 2
+		;;
+	esac
+done
+
+build=build/$preset
+logs=build/test-logs
+mkdir -p "$logs"
+passed=0 failed=0 current='' began=$SECONDS
+declare -a broken=()
+
+say() { printf '[%2d:%02d] %s\n' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$*"; }
+
+# Processes of a step are in its own session, so that an interrupted run ends them all by their ids.
+end_current() {
+	[ -n "$current" ] || return 0
+	kill -TERM -- "-$current" 2>/dev/null || true
+	for _ in $(seq 100); do
+		kill -0 -- "-$current" 2>/dev/null || break
+		sleep 0.1
+	done
+	kill -KILL -- "-$current" 2>/dev/null || true
+	current=''
+}
+sweep() { [ ! -e tests/cluster/harness.py ] || python3 tests/cluster/harness.py --sweep $$ >>"$logs/sweep.log" 2>&1 || true; }
+finish() {
+	local status=$?
+	trap - EXIT INT TERM HUP
+	end_current
+	sweep
+	exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# step NAME SECONDS COMMAND...: runs it, counts its cases; a command that fails without naming a case is one failure.
+step() {
+	local name=$1 limit=$2 from=$SECONDS status=0 p f
+	shift 2
+	say "$name ..."
+	KEDGE_TEST_RUN=$$ KEDGE_BUILD="$PWD/$build" setsid timeout --kill-after=15 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null &
+	current=$!
+	wait "$current" || status=$?
+	end_current
+	read -r p f < <(python3 tests/count.py "$logs/$name.log")
+	if [ "$status" -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+	if [ "$status" -eq 0 ] && [ $((p + f)) -eq 0 ]; then p=1; fi
+	passed=$((passed + p)) failed=$((failed + f))
+	if [ "$f" -eq 0 ]; then
+		say "$name: $p passed ($((SECONDS - from)) s)"
+		return 0
+	fi
+	if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then say "$name: was ended after $limit s"; fi
+	say "$name: $p passed, $f FAILED ($((SECONDS - from)) s); from $logs/$name.log:"
+	{
+		head -n -40 "$logs/$name.log" | grep -E 'FAILED|FAIL:|ERROR|[Ee]rror:' | tail -n 20
+		echo '...'
+		tail -n 40 "$logs/$name.log"
+	} | sed 's/^/    | /'
+	broken+=("$name")
+	return 1
+}
+
+summary() {
+	sweep
+	[ ${#broken[@]} -eq 0 ] || say "failed: ${broken[*]} (logs in $logs/)"
+	echo "$passed passed, $failed failed"
+	[ "$failed" -eq 0 ]
+	exit
+}
+
+build_all() { cmake --preset "$preset" && cmake --build --preset "$preset"; }
+simulate() { # NAME SECONDS ARGS...
+	local name=$1 limit=$2
+	shift 2
+	step "$name" "$limit" "$build/kedge-sim" "$@" || true
+}
+cluster_tests() {
+	local test name
+	for test in tests/cluster/test_*.py; do
+		name=cluster-$(basename "$test" .py)
+		step "${name/cluster-test_/cluster-}" 420 python3 "$test" || true
+	done
+}
+
+if [ -n "$install" ]; then step install 600 deploy/install-deps.sh || summary; fi
+export -f build_all
+export preset
+step build 900 bash -c build_all || summary
+step count 10 python3 tests/count.py --self-test || true
+step style 120 python3 tests/style.py || true
+step unit 300 ctest --test-dir "$build" --verbose -j 2 --no-tests=error || true
+
+case "$mode" in
+quick)
+	simulate planted 120 --planted
+	simulate simulation 90 --box 60
+	step guest 300 deploy/guest/build.sh build/guest || summary
+	step cluster-join 300 python3 tests/cluster/test_join.py || true
+	;;
+sanitizer)
+	simulate planted 400 --planted
+	simulate simulation 330 --box 200
+	;;
+*)
+	simulate planted 200 --planted
+	if [ "$mode" = long ]; then simulate simulation 14400 --seeds 2000; else simulate simulation 260 --box 200; fi
+	step guest 300 deploy/guest/build.sh build/guest || summary
+	step harness 120 python3 tests/cluster/harness_selftest.py || true
+	cluster_tests
+	if [ "$mode" = long ]; then
+		for bench in bench/*.py; do
+			[ ! -e "$bench" ] || step "bench-$(basename "$bench" .py)" 7200 python3 "$bench" --runs 20 || true
+		done
+	fi
+	;;
+esac
+summary
