@@ -42,7 +42,11 @@ OWNED_LIBRARIES = {
 }
 
 LOGGING_FOLDERS = ["agent", "guard", "cli", "volume", "tests", "bench"]
-PRINTING_FILES = ["base/log.c", "base/check.c"]  # what the others log and abort through
+PRINTING_FILES = {
+    "base/log.c": "what the others log through",
+    "base/check.c": "the last words before abort()",
+    "store/sql.c": "the last words before abort()",
+}
 
 FUNCTION_LINES_MAX = 100
 FUNCTION_LINES_P99 = 70

@@ -92,15 +92,18 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, n=3, namespaces=False, form=True, name="cluster"):
+    def __init__(self, n=3, namespaces=False, form=True, name="cluster", spare=0):
+        """@n nodes that form a cluster, and @spare more that are only named."""
         self.name = name
+        self.size = n
+        self.tokens = []    # the ones that were used
         self.failed = False
         self.began = time.monotonic()
         self.root = self._make_root()
         self.tag = os.path.basename(self.root)
         self.hub = self.tag + "-hub" if namespaces else None
-        self.port = PORT if namespaces else free_port(n)
-        self.nodes = [self._make_node(i, namespaces) for i in range(1, n + 1)]
+        self.port = PORT if namespaces else free_port(n + spare)
+        self.nodes = [self._make_node(i, namespaces) for i in range(1, n + spare + 1)]
         self.witness = Witness({node.name: node.dir for node in self.nodes})
         live_clusters.append(self)
         try:
@@ -145,18 +148,19 @@ class Cluster:
         self.init(1)
         self.start(1)
         self.wait_for(lambda: self.status(1)["quorum"], 30, "the first node has a quorum")
-        for node in self.nodes[1:]:
-            self.join(node.number, self.token(1))
-            self.start(node.number)
+        for i in range(2, self.size + 1):
+            self.tokens.append(self.token(1))
+            self.join(i, self.tokens[-1])
+            self.start(i)
         self.wait_formed()
 
     def wait_formed(self, timeout=60):
-        self.wait_for(lambda: self.is_formed(), timeout, "%d voters are up, with a quorum" % len(self.nodes))
+        self.wait_for(lambda: self.is_formed(), timeout, "%d voters are up, with a quorum" % self.size)
 
-    def is_formed(self):
-        status = self.status(1)
+    def is_formed(self, i=1):
+        status = self.status(i)
         up = [n for n in status["nodes"] if n["state"] == "up" and n["role"] == "voter"]
-        return status["quorum"] and len(up) == len(self.nodes)
+        return status["quorum"] and len(up) == self.size
 
     def init(self, i):
         node = self.node(i)
@@ -247,11 +251,15 @@ class Cluster:
         return next((row for row in rows if row["name"] == name), None)
 
     def leader(self):
-        for node in self.nodes:
-            if self.agent(node.number) is None:
+        """The number of the leader, as the first node says that knows one; None without."""
+        return self.leader_of(n.number for n in self.nodes)
+
+    def leader_of(self, numbers):
+        for i in numbers:
+            if self.agent(i) is None:
                 continue
             try:
-                name = self.status(node.number)["leader"]
+                name = self.status(i)["leader"]
             except (KedgeError, subprocess.TimeoutExpired, ValueError):
                 continue
             if name:
@@ -333,6 +341,12 @@ class Cluster:
         except FileNotFoundError:
             return []
 
+    def snapshot(self, vm, i):
+        """What must stay the same while a guest notices nothing: (pid, boot id), and its count."""
+        line = self.console(vm, i)[-1]
+        qemu = self.qemu(vm, i)
+        return (qemu.pid if qemu else None, line.boot), line.count
+
     def runs_on(self, vm, but=()):
         """The number of the node where the guest is counting right now, with exactly one QEMU running; else None."""
         running = [q for q in self.qemus(vm) if not q.stopped]
@@ -398,7 +412,7 @@ class Cluster:
                 last = condition()
                 if last:
                     return last
-            except (KedgeError, subprocess.TimeoutExpired, ValueError, KeyError) as e:
+            except (KedgeError, subprocess.TimeoutExpired, ValueError, LookupError, AttributeError) as e:
                 last = e
             if time.monotonic() > deadline:
                 raise AssertionError("not within %g s: %s (last: %s)\n%s" % (timeout, what, last, self.describe()))
@@ -529,12 +543,13 @@ class ClusterCase(unittest.TestCase):
     """Cases that share one cluster; P1 is checked after each of them."""
 
     nodes = 3
+    spare = 0
     namespaces = False
     cluster = None
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(cls.nodes, namespaces=cls.namespaces, name=cls.__name__)
+        cls.cluster = Cluster(cls.nodes, namespaces=cls.namespaces, name=cls.__name__, spare=cls.spare)
 
     @classmethod
     def tearDownClass(cls):

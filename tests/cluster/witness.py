@@ -47,6 +47,18 @@ class Witness:
     def events(self, vm, since=0.0):
         return [e for e in list(self.history) if e[1] == vm and e[0] >= since]
 
+    def stopped_for(self, vm, node, since):
+        """Seconds for which @vm's QEMU on @node stood still, in all, from @since until now."""
+        total, began = 0.0, None
+        for at, _, where, _, state in self.events(vm):
+            if where != node:
+                continue
+            if state == "stopped":
+                began = at
+            elif began is not None:
+                total, began = total + max(0.0, at - max(began, since)), None
+        return total + (time.monotonic() - max(began, since) if began is not None else 0.0)
+
     def _run(self):
         while not self._ends.is_set():
             began = time.monotonic()
