@@ -48,6 +48,7 @@ struct lease_leader {
 	bool ages_known;
 	uint64_t round;
 	usec_t round_at;
+	uint64_t read_round;            /* the first round begun after the last linearizable read was asked for */
 	uint64_t ponged[NODES_MAX + 1]; /* highest round that the voter answered */
 	bool aged[NODES_MAX + 1];
 	usec_t confirmed[NODES_MAX + 1]; /* by AGE: no later than this did the voter confirm an older leader */
@@ -83,6 +84,13 @@ bool lease_leader_round(struct lease_leader *l, const struct consensus_view *raf
 bool lease_leader_grant(struct lease_leader *l, const struct consensus_view *raft, node_id_t me, node_id_t *ret_to,
 			struct peer_lease_grant *ret);
 void lease_leader_granted(struct lease_leader *l, node_id_t to, struct lease_voter *self, usec_t fresh_now);
+
+/* [loop] A read that must see every change acknowledged before it: take a ticket now, answer from the applied state
+ * once the ticket is good, that is, once a majority confirmed this term after the read came (Raft dissertation, 6.4).
+ */
+uint64_t lease_leader_read(struct lease_leader *l);
+bool lease_leader_read_good(const struct lease_leader *l, const struct consensus_view *raft, node_id_t me,
+			    uint64_t ticket);
 
 /* [loop] May a MOVE away from @owner be submitted in this very turn? (L8, but for what the caller knows: movable,
  * nothing in flight) */

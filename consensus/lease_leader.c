@@ -173,10 +173,11 @@ static bool majority_reached(const struct lease_leader *l, const struct consensu
 bool lease_leader_round(struct lease_leader *l, const struct consensus_view *raft, node_id_t me, usec_t now,
 			struct peer_lease_round *ret)
 {
-	bool wanted = false;
+	bool wanted;
 
 	if (!still_leads(l, raft))
 		return false;
+	wanted = l->read_round > l->round;
 	for (size_t n = 1; n <= NODES_MAX; n++)
 		wanted |= l->holders[n].waiting && (l->holders[n].round > l->round || now - l->round_at >= ROUND_EVERY);
 	if (!wanted || (now - l->round_at < ROUND_EVERY && l->round && !majority_reached(l, raft, me, l->round)))
@@ -228,6 +229,18 @@ void lease_leader_granted(struct lease_leader *l, node_id_t to, struct lease_vot
 	h->wait_from = fresh_now; /* L7: stamped late */
 	if (!PLANTED(pongnoself))
 		self->confirmed_at = fresh_now;
+}
+
+uint64_t lease_leader_read(struct lease_leader *l)
+{
+	l->read_round = l->round + 1;
+	return l->read_round;
+}
+
+bool lease_leader_read_good(const struct lease_leader *l, const struct consensus_view *raft, node_id_t me,
+			    uint64_t ticket)
+{
+	return still_leads(l, raft) && l->barrier_done && ticket <= l->round && majority_reached(l, raft, me, ticket);
 }
 
 bool lease_leader_may_take(const struct lease_leader *l, const struct consensus_view *raft, node_id_t owner, usec_t now)

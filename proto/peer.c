@@ -37,10 +37,15 @@ TYPE(peer_stopped, PEER_STOPPED);
 #undef T
 
 #define T struct peer_node_info
-static const struct message_field peer_node_info_fields[] = {F(U64, memory_bytes),    F(U32, cpus),     F(STR, accel),
-							     F(STR, version),         F(U64, applied),  F(U64, hash),
-							     F(BOOL, guard_realtime), F(BOOL, runs_vms)};
+static const struct message_field peer_node_info_fields[] = {F(U64, memory_bytes),    F(U32, cpus),      F(STR, accel),
+							     F(STR, version),         F(U64, applied),   F(U64, hash),
+							     F(BOOL, guard_realtime), F(BOOL, runs_vms), F(BIN, vms)};
 TYPE(peer_node_info, PEER_NODE_INFO);
+#undef T
+
+#define T struct peer_vm_state
+static const struct message_field peer_vm_state_fields[] = {F(STR, vm), F(U64, gen), F(STR, state)};
+TYPE(peer_vm_state, PEER_VM_STATE);
 #undef T
 
 #define T struct peer_forward

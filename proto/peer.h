@@ -16,6 +16,7 @@ enum peer_id {
 	PEER_LEASE_AGE,
 	PEER_STOPPED,
 	PEER_NODE_INFO,
+	PEER_VM_STATE, /* only inside PEER_NODE_INFO */
 	PEER_FORWARD,
 	PEER_ANSWER,
 	PEER_RAFT_FIRST = 64,
@@ -64,7 +65,15 @@ struct peer_node_info {
 	uint64_t applied; /* and @hash: the state's hash at that index, 0 when not known */
 	uint64_t hash;
 	bool guard_realtime;
-	bool runs_vms; /* the hypervisor module is ready */
+	bool runs_vms;          /* the hypervisor module is ready */
+	struct message_bin vms; /* struct peer_vm_state, one after the other */
+};
+
+/* What the owner sees of an instance. */
+struct peer_vm_state {
+	char vm[NAME_BYTES_MAX];
+	uint64_t gen;
+	char state[16]; /* starting | running | frozen | stopping | stopped */
 };
 
 /* A request of an administrator that another node took: the leader answers with the same @id. */
@@ -81,7 +90,7 @@ struct peer_answer {
 };
 
 extern const struct message_type peer_lease_req_type, peer_lease_ping_type, peer_lease_pong_type, peer_lease_grant_type,
-	peer_lease_ages_type, peer_lease_age_type, peer_stopped_type, peer_node_info_type, peer_forward_type,
-	peer_answer_type;
+	peer_lease_ages_type, peer_lease_age_type, peer_stopped_type, peer_node_info_type, peer_vm_state_type,
+	peer_forward_type, peer_answer_type;
 
 #endif

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Where VMs run. */
+#include "scheduler/scheduler.h"
+
+#include <stdio.h>
+#include <string.h>
+
+usec_t scheduler_backoff(uint32_t fails)
+{
+	if (fails <= 1)
+		return 0;
+	return fails >= 8 ? 60 * USEC_PER_SEC : USEC_PER_SEC << (fails - 2);
+}
+
+struct use {
+	uint64_t memory_bytes;
+	uint64_t vcpus;
+};
+
+/* What is placed on each node of the view, moves of this plan included. */
+static struct use use_of(const struct scheduler_view *v, size_t node, const struct scheduler_move *moves, size_t n)
+{
+	node_id_t id = v->nodes[node].node;
+	struct use u = {0};
+
+	for (size_t i = 0; i < v->n_vms; i++) {
+		const struct scheduler_vm *vm = &v->vms[i];
+		node_id_t at = vm->owner;
+
+		for (size_t m = 0; m < n; m++)
+			if (moves[m].vm == i)
+				at = moves[m].to;
+		if (at != id)
+			continue;
+		u.memory_bytes += vm->memory_bytes;
+		u.vcpus += vm->vcpus;
+	}
+	return u;
+}
+
+static bool fits(const struct scheduler_node *node, struct use u, const struct scheduler_vm *vm)
+{
+	if (vm->owner == node->node) /* it is counted there already */
+		return true;
+	return u.memory_bytes + vm->memory_bytes <= node->memory_bytes / 100 * SCHEDULER_MEMORY_PERCENT &&
+	       u.vcpus + vm->vcpus <= (uint64_t)node->cpus * SCHEDULER_VCPUS_PER_CPU;
+}
+
+/* The node with the most free memory after taking @vm; the lower number on a tie. A lapsed owner is left out. */
+static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm *vm, const struct scheduler_move *moves,
+		      size_t n)
+{
+	node_id_t found = 0;
+	uint64_t most_free = 0;
+
+	for (size_t i = 0; i < v->n_nodes; i++) {
+		const struct scheduler_node *node = &v->nodes[i];
+		struct use u = use_of(v, i, moves, n);
+		uint64_t free_bytes;
+
+		if (!node->can_run || !fits(node, u, vm))
+			continue;
+		if (node->node == vm->owner && vm->out == SCHEDULER_LAPSED)
+			continue;
+		free_bytes = node->memory_bytes > u.memory_bytes ? node->memory_bytes - u.memory_bytes : 0;
+		if (found == 0 || free_bytes > most_free) {
+			found = node->node;
+			most_free = free_bytes;
+		}
+	}
+	return found;
+}
+
+/* Is there something to decide about @vm at all? */
+static bool is_due(const struct scheduler_view *v, const struct scheduler_vm *vm)
+{
+	if (vm->busy)
+		return false;
+	if (vm->owner == 0)
+		return vm->run && v->now >= vm->not_before;
+	if (vm->out == SCHEDULER_IN)
+		return false;
+	return !vm->run || v->now >= vm->not_before;
+}
+
+static const char *why(const struct scheduler_vm *vm)
+{
+	if (!vm->run)
+		return "stop asked for";
+	if (vm->owner == 0)
+		return "shall run";
+	if (vm->out == SCHEDULER_LAPSED)
+		return "the lease of its node has ended";
+	return vm->failed ? "its process ended" : "restart";
+}
+
+static bool decide(const struct scheduler_view *v, size_t i, const struct scheduler_move *moves, size_t n,
+		   struct scheduler_move *ret)
+{
+	const struct scheduler_vm *vm = &v->vms[i];
+
+	if (!is_due(v, vm))
+		return false;
+	*ret = (struct scheduler_move){.vm = i, .failed = vm->run && vm->out == SCHEDULER_STOPPED && vm->failed};
+	(void)snprintf(ret->reason, sizeof ret->reason, "%s", why(vm));
+	if (!vm->run)
+		return true;
+	ret->to = best(v, vm, moves, n);
+	return ret->to != 0;
+}
+
+size_t scheduler_plan(const struct scheduler_view *v, struct scheduler_move *ret, size_t max)
+{
+	size_t n = 0;
+	uint64_t below = (uint64_t)UINT32_MAX + 1;
+
+	while (n < max) { /* one round per priority, highest first */
+		uint64_t level = 0;
+		bool any = false;
+
+		for (size_t i = 0; i < v->n_vms; i++)
+			if (v->vms[i].priority < below && (!any || v->vms[i].priority > level)) {
+				level = v->vms[i].priority;
+				any = true;
+			}
+		if (!any)
+			break;
+		for (size_t i = 0; i < v->n_vms && n < max; i++)
+			if (v->vms[i].priority == level && decide(v, i, ret, n, &ret[n]))
+				n++;
+		below = level;
+	}
+	return n;
+}
+
+static bool any_can_run(const struct scheduler_view *v)
+{
+	for (size_t i = 0; i < v->n_nodes; i++)
+		if (v->nodes[i].can_run)
+			return true;
+	return false;
+}
+
+void scheduler_explain(const struct scheduler_view *v, size_t i, char ret[REASON_BYTES_MAX])
+{
+	const struct scheduler_vm *vm = &v->vms[i];
+
+	ret[0] = '\0';
+	if (!vm->run || vm->busy || (vm->owner && vm->out == SCHEDULER_IN))
+		return;
+	if (v->now < vm->not_before)
+		(void)snprintf(ret, REASON_BYTES_MAX, "it ended by itself: starts again in %llu s",
+			       (unsigned long long)((vm->not_before - v->now) / USEC_PER_SEC + 1));
+	else if (!any_can_run(v))
+		(void)snprintf(ret, REASON_BYTES_MAX, "no node is able to run VMs");
+	else if (best(v, vm, NULL, 0) == 0)
+		(void)snprintf(ret, REASON_BYTES_MAX, "no node that is up has %llu MiB of memory and %u vCPUs to spare",
+			       (unsigned long long)(vm->memory_bytes >> 20), vm->vcpus);
+}
