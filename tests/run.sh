@@ -5,7 +5,7 @@
 #
 # usage: tests/run.sh            everything, about 20 minutes on two cores
 #        tests/run.sh --quick    style, unit, a minute of simulation, one real cluster: about 5 minutes
-#        tests/run.sh --long     everything with 2000 seeds, and the benchmarks 20 times
+#        tests/run.sh --long     everything with 2000 seeds, the quickstart, and the benchmarks 20 times
 #        tests/run.sh --asan     build with address and undefined sanitizers: unit and simulation
 #        tests/run.sh --tsan     build with the thread sanitizer: unit and simulation
 #        tests/run.sh --no-install   may come with each of them: do not look for missing packages
@@ -138,6 +138,9 @@ sanitizer)
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests
 	if [ "$mode" = long ]; then
+		quick_dir=/tmp/kt-$$-quickstart
+		step quickstart 1200 deploy/quickstart.sh --dir "$quick_dir" || true
+		step quickstart-stop 60 deploy/quickstart.sh --stop --dir "$quick_dir" || true
 		for bench in bench/*.py; do
 			[ ! -e "$bench" ] || step "bench-$(basename "$bench" .py)" 7200 python3 "$bench" --runs 20 || true
 		done
