@@ -116,35 +116,11 @@ int consensus_start(struct consensus *c, struct err *e)
 
 /* ---- proposals ---- */
 
-static void proposal_end(struct proposal *p, int status)
-{
-	struct consensus *c = p->c;
-
-	CHECK(!p->ended && c->bytes_in_flight >= p->bytes);
-	c->bytes_in_flight -= p->bytes;
-	p->ended = true;
-	if (status == 0)
-		p->status = 0;
-	else /* also RAFT_CANCELED and RAFT_SHUTDOWN: it may be in somebody's log */
-		p->status = status == RAFT_NOTLEADER ? PROTO_E_NO_LEADER : PROTO_E_UNKNOWN_OUTCOME;
-}
-
-static void apply_cb(struct raft_apply *req, int status, void *result)
-{
-	(void)result;
-	proposal_end(req->data, status);
-}
-
-static void barrier_cb(struct raft_barrier *req, int status)
-{
-	proposal_end(req->data, status);
-}
-
 static struct proposal *proposal_add(struct consensus *c, size_t bytes, consensus_done done, void *ctx)
 {
 	struct proposal *p = xcalloc(1, sizeof *p);
 
-	p->c = c;
+	p->term = raft_current_term(&c->raft);
 	p->bytes = bytes;
 	p->done = done;
 	p->ctx = ctx;
@@ -154,10 +130,8 @@ static struct proposal *proposal_add(struct consensus *c, size_t bytes, consensu
 	return p;
 }
 
-static int proposal_drop(struct proposal *p, int rv)
+static int proposal_drop(struct consensus *c, struct proposal *p, int rv)
 {
-	struct consensus *c = p->c;
-
 	CHECK(c->proposals == p);
 	c->proposals = p->next;
 	c->bytes_in_flight -= p->bytes;
@@ -181,10 +155,9 @@ int consensus_propose(struct consensus *c, const void *entry, size_t n, consensu
 	CHECK(buf.base != NULL);
 	memcpy(buf.base, entry, n);
 	p = proposal_add(c, padded, done, ctx);
-	p->req.apply.data = p;
-	rv = raft_apply(&c->raft, &p->req.apply, &buf, 1, apply_cb);
+	rv = raft_apply(&c->raft, &p->req.apply, &buf, 1, NULL);
 	if (rv != 0) /* buf: on most errors libraft has freed it, on the others a small leak is the safe side */
-		return proposal_drop(p, rv);
+		return proposal_drop(c, p, rv);
 	return 0;
 }
 
@@ -197,32 +170,45 @@ int consensus_barrier(struct consensus *c, consensus_done done, void *ctx)
 		return PROTO_E_NO_LEADER;
 	p = proposal_add(c, 0, done, ctx);
 	p->is_barrier = true;
-	p->req.barrier.data = p;
-	rv = raft_barrier(&c->raft, &p->req.barrier, barrier_cb);
-	return rv == 0 ? 0 : proposal_drop(p, rv);
+	rv = raft_barrier(&c->raft, &p->req.barrier, NULL);
+	return rv == 0 ? 0 : proposal_drop(c, p, rv);
 }
 
-/* Call back for those that ended, oldest first. */
+/* Applied in the term in which it was logged: it is ours. Another leader may have put its own entry at the index. */
+static bool is_over(struct consensus *c, const struct proposal *p, int *ret_status)
+{
+	uint64_t index = p->is_barrier ? p->req.barrier.index : p->req.apply.index;
+	bool leads = c->started && raft_state(&c->raft) == RAFT_LEADER && raft_current_term(&c->raft) == p->term;
+
+	*ret_status = leads ? 0 : PROTO_E_UNKNOWN_OUTCOME;
+	return !leads || raft_last_applied(&c->raft) >= index;
+}
+
+/* Call back for those that are over, oldest first. */
 static void proposals_step(struct consensus *c)
 {
-	struct proposal *ended = NULL, **at = &c->proposals;
+	struct proposal *over = NULL, **at = &c->proposals;
+	int status;
 
-	while (*at) { /* the list is newest first: moving to the front of `ended` turns it round */
+	while (*at) { /* the list is newest first: moving to the front of `over` turns it round */
 		struct proposal *p = *at;
 
-		if (!p->ended) {
+		if (!is_over(c, p, &status)) {
 			at = &p->next;
 			continue;
 		}
 		*at = p->next;
-		p->next = ended;
-		ended = p;
+		p->next = over;
+		over = p;
 	}
-	while (ended) {
-		struct proposal *p = ended;
+	while (over) {
+		struct proposal *p = over;
 
-		ended = p->next;
-		p->done(p->ctx, p->status, &p->result);
+		over = p->next;
+		(void)is_over(c, p, &status);
+		CHECK(c->bytes_in_flight >= p->bytes);
+		c->bytes_in_flight -= p->bytes;
+		p->done(p->ctx, status, &p->result);
 		free(p);
 	}
 }
@@ -311,5 +297,6 @@ void consensus_close(struct consensus *c, void (*cb)(void *ctx), void *ctx)
 	c->close_ctx = ctx;
 	c->recv = NULL;
 	links_free(c); /* sends that wait for an answer hold requests of raft */
+	c->started = false;
 	raft_close(&c->raft, closed);
 }

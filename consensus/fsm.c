@@ -14,7 +14,7 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
 
 	store_apply(c->store, index, buf->base, buf->len, &r);
 	for (struct proposal *p = c->proposals; p; p = p->next)
-		if (!p->is_barrier && !p->ended && p->req.apply.index == index)
+		if (!p->is_barrier && p->req.apply.index == index)
 			p->result = r;
 	*result = NULL;
 	return 0;

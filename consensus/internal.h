@@ -7,10 +7,12 @@
 
 #define RAFT_FRAME_BYTES (512u << 10) /* an append message is split at this, a snapshot goes in pieces */
 
-/* A command or barrier of ours that raft has not answered yet, or whose answer waits for the commit. */
+/* A command or barrier of ours. libraft calls back for a request only from inside its own uv backend, so no callback is
+ * given: a request is over once its entry is applied, or once the leadership of its term is lost, and libraft forgets
+ * it in the same step. */
 struct proposal {
 	struct proposal *next;
-	struct consensus *c;
+	uint64_t term;
 	union {
 		struct raft_apply apply;
 		struct raft_barrier barrier;
@@ -19,8 +21,6 @@ struct proposal {
 	size_t bytes;
 	consensus_done done;
 	void *ctx;
-	bool ended;
-	int status;
 	struct store_result result;
 };
 
@@ -71,7 +71,6 @@ struct consensus {
 	} held; /* an InstallSnapshot that came meanwhile */
 
 	struct raft_change change;
-	bool changing;
 	void (*close_cb)(void *ctx);
 	void *close_ctx;
 };

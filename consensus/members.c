@@ -2,14 +2,6 @@
  * Who votes: every node of the store becomes a member, up to a number of them voters. One change at a time. */
 #include "consensus/internal.h"
 
-static void change_cb(struct raft_change *req, int status)
-{
-	struct consensus *c = req->data;
-
-	(void)status; /* the next step looks at what is, and tries again */
-	c->changing = false;
-}
-
 static const struct consensus_member *find(const struct consensus_view *v, node_id_t node)
 {
 	for (size_t i = 0; i < v->n_members; i++)
@@ -27,12 +19,6 @@ static unsigned count_voters(const struct consensus_view *v)
 	return n;
 }
 
-static bool start(struct consensus *c, int rv)
-{
-	c->changing = rv == 0;
-	return c->changing;
-}
-
 bool consensus_members_step(struct consensus *c, const struct store_node *nodes, size_t n, unsigned voters_max,
 			    bool (*is_up)(void *ctx, node_id_t node), void *ctx)
 {
@@ -40,23 +26,22 @@ bool consensus_members_step(struct consensus *c, const struct store_node *nodes,
 	unsigned voters;
 
 	consensus_view(c, &v);
-	if (c->changing || v.changing)
+	if (c->raft.legacy.change != NULL || v.changing)
 		return true;
 	if (!v.is_leader)
 		return false;
-	c->change.data = c;
 	voters = count_voters(&v);
 	for (size_t i = 0; i < n; i++) {
 		const struct consensus_member *m = find(&v, nodes[i].node);
 
 		if (!m)
-			return start(c, raft_add(&c->raft, &c->change, nodes[i].node, nodes[i].address, change_cb));
+			return raft_add(&c->raft, &c->change, nodes[i].node, nodes[i].address, NULL) == 0;
 		if (m->role == CONSENSUS_SPARE &&
 		    is_up(ctx, m->node)) /* a spare that is up catches up, then votes or stands by */
-			return start(c, raft_assign(&c->raft, &c->change, m->node,
-						    voters < voters_max ? RAFT_VOTER : RAFT_STANDBY, change_cb));
+			return raft_assign(&c->raft, &c->change, m->node,
+					   voters < voters_max ? RAFT_VOTER : RAFT_STANDBY, NULL) == 0;
 		if (m->role == CONSENSUS_STANDBY && voters < voters_max && is_up(ctx, m->node))
-			return start(c, raft_assign(&c->raft, &c->change, m->node, RAFT_VOTER, change_cb));
+			return raft_assign(&c->raft, &c->change, m->node, RAFT_VOTER, NULL) == 0;
 	}
 	return false;
 }
