@@ -38,12 +38,14 @@ struct node *node_free(struct node *n)
 	return NULL;
 }
 
+static int compare_name(const void *name, const void *vm)
+{
+	return strcmp(name, ((const struct store_vm *)vm)->spec.name);
+}
+
 const struct store_vm *node_find_vm(const struct node *n, const char *name)
 {
-	for (size_t i = 0; i < n->n_vms; i++)
-		if (strcmp(n->vms[i].spec.name, name) == 0)
-			return &n->vms[i];
-	return NULL;
+	return bsearch(name, n->vms, n->n_vms, sizeof *n->vms, compare_name); /* the store lists them by name */
 }
 
 void node_send(struct node *n, node_id_t to, const struct message_type *type, const void *msg)
@@ -108,11 +110,16 @@ void node_set_info(struct node *n, const struct peer_node_info *info)
 
 static void refresh(struct node *n)
 {
+	size_t n_old;
+
 	if (n->changes == store_changes(n->config.store))
 		return;
 	n->changes = store_changes(n->config.store);
+	n_old = n->n_vms;
 	n->n_vms = store_vms(n->config.store, n->vms, VMS_MAX);
 	n->n_nodes = store_nodes(n->config.store, n->nodes, NODES_MAX);
+	n->next_plan = 0;
+	node_leader_refresh(n, n->leader_vms, n_old);
 }
 
 /* Tell the leader what is here: at once when something changed, else about once a second. */

@@ -9,7 +9,8 @@
 #define STOPPED_EVERY  (300 * USEC_PER_MS) /* a lost STOPPED is sent again */
 #define INFO_EVERY     (1000 * USEC_PER_MS)
 #define SHUTDOWN_WAIT  (30 * USEC_PER_SEC) /* a guest that ignores its power button is ended then */
-#define LEASE_FRESH    (USEC_PER_SEC)      /* a node granted within this can take VMs */
+#define PLAN_EVERY     (10 * USEC_PER_MS)
+#define LEASE_FRESH    (USEC_PER_SEC) /* a node granted within this can take VMs */
 
 /* One instance of a VM on this node: a generation, and where it stands. */
 enum instance_state {
@@ -89,8 +90,8 @@ struct node {
 	usec_t next_info;
 	node_id_t info_told_to;
 
-	struct leader_vm *leader_vms;
-	size_t n_leader_vms, cap_leader_vms;
+	struct leader_vm *leader_vms; /* one per VM, in the order of vms */
+	usec_t next_plan;
 	uint64_t busy_count;
 	struct leader_node leader_nodes[NODES_MAX + 1];
 	usec_t next_members;
@@ -110,6 +111,7 @@ struct instance *node_instance(struct node *n, const char *vm);
 void node_instance_state(const struct node *n, const struct instance *i, char ret[16]);
 
 /* node_leader.c */
+void node_leader_refresh(struct node *n, struct leader_vm *old, size_t n_old);
 void node_leader_step(struct node *n, const struct consensus_view *raft);
 bool node_leader_receive(struct node *n, node_id_t from, uint32_t id, const uint8_t *p, size_t len);
 

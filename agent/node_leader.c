@@ -48,7 +48,10 @@ static void gained(struct node *n, const struct consensus_view *raft)
 	struct peer_lease_age ages = {.term = raft->term};
 	struct term_ctx *t = xcalloc(1, sizeof *t);
 
-	n->n_leader_vms = 0;
+	for (size_t i = 0; i < n->n_vms; i++)
+		n->leader_vms[i] = (struct leader_vm){0};
+	for (size_t i = 0; i < n->n_vms; i++)
+		memcpy(n->leader_vms[i].name, n->vms[i].spec.name, NAME_BYTES_MAX);
 	*t = (struct term_ctx){n, raft->term};
 	/* L5: libraft adds an entry of its own only over a tail, so one is asked for. */
 	if (PLANTED(nobarrier) || PLANTED(libraft)) {
@@ -63,18 +66,28 @@ static void gained(struct node *n, const struct consensus_view *raft)
 
 /* ---- what other nodes tell ---- */
 
-static struct leader_vm *leader_vm(struct node *n, const char *name)
+static struct leader_vm *leader_vm(struct node *n, const struct store_vm *row)
 {
-	for (size_t i = 0; i < n->n_leader_vms; i++)
-		if (strcmp(n->leader_vms[i].name, name) == 0)
-			return &n->leader_vms[i];
-	if (n->n_leader_vms == n->cap_leader_vms) {
-		n->cap_leader_vms = n->cap_leader_vms ? n->cap_leader_vms * 2 : 16;
-		n->leader_vms = xrealloc(n->leader_vms, n->cap_leader_vms * sizeof *n->leader_vms);
+	CHECK(row >= n->vms && row < n->vms + n->n_vms);
+	return &n->leader_vms[row - n->vms];
+}
+
+/* The VMs were read anew: what is remembered about each goes to its new place. Both lists are in the order of names. */
+void node_leader_refresh(struct node *n, struct leader_vm *old, size_t n_old)
+{
+	size_t o = 0;
+
+	n->leader_vms = xcalloc(n->n_vms + 1, sizeof *n->leader_vms);
+	for (size_t i = 0; i < n->n_vms; i++) {
+		const char *name = n->vms[i].spec.name;
+
+		while (o < n_old && strcmp(old[o].name, name) < 0)
+			o++;
+		if (o < n_old && strcmp(old[o].name, name) == 0)
+			n->leader_vms[i] = old[o];
+		memcpy(n->leader_vms[i].name, name, NAME_BYTES_MAX);
 	}
-	n->leader_vms[n->n_leader_vms] = (struct leader_vm){0};
-	(void)snprintf(n->leader_vms[n->n_leader_vms].name, NAME_BYTES_MAX, "%s", name);
-	return &n->leader_vms[n->n_leader_vms++];
+	free(old);
 }
 
 /* Sender is the owner and the generation current; nothing in flight (section 2). L10: this alone permits a move without
@@ -88,9 +101,10 @@ static void receive_stopped(struct node *n, node_id_t from, const struct peer_st
 		return;
 	if ((row->owner != from || row->gen != m->gen) && !PLANTED(nocas))
 		return;
-	v = leader_vm(n, m->vm);
+	v = leader_vm(n, row);
 	if (v->busy)
 		return;
+	n->next_plan = 0;
 	v->stopped_gen = PLANTED(nocas) ? row->gen : m->gen;
 	v->failed = m->failed;
 	if (v->not_before_gen != row->gen) {
@@ -118,7 +132,7 @@ static void receive_req(struct node *n, node_id_t from, const struct peer_lease_
 	if (PLANTED(rebootfast) && l->session && l->session != req->session)
 		for (size_t i = 0; i < n->n_vms; i++)
 			if (n->vms[i].owner == from)
-				leader_vm(n, n->vms[i].spec.name)->stopped_gen = n->vms[i].gen;
+				leader_vm(n, &n->vms[i])->stopped_gen = n->vms[i].gen;
 	l->session = req->session;
 }
 
@@ -174,7 +188,8 @@ static void move_done(void *ctx, int status, const struct store_result *result)
 
 	(void)status; /* whatever came of it: the next turn decides afresh from the applied state (L8) */
 	(void)result;
-	for (size_t i = 0; i < m->node->n_leader_vms; i++)
+	m->node->next_plan = 0;
+	for (size_t i = 0; i < m->node->n_vms; i++)
 		if (m->node->leader_vms[i].busy == m->number)
 			m->node->leader_vms[i].busy = 0;
 	free(m);
@@ -184,7 +199,7 @@ static void submit(struct node *n, const struct store_vm *row, const struct sche
 {
 	struct command_head head = {.wall = n->env.wall(n->env.ctx), .actor = "leader", .bodies = 1};
 	struct command_move c = {.to = move->to, .gen = row->gen, .failed = move->failed};
-	struct leader_vm *v = leader_vm(n, row->spec.name);
+	struct leader_vm *v = leader_vm(n, row);
 	struct move_ctx *m = xcalloc(1, sizeof *m);
 	struct buf entry = {0};
 
@@ -239,7 +254,7 @@ static enum scheduler_out out_of(const struct node *n, const struct consensus_vi
 
 static struct scheduler_vm view_vm(struct node *n, const struct consensus_view *raft, const struct store_vm *row)
 {
-	const struct leader_vm *v = leader_vm(n, row->spec.name);
+	const struct leader_vm *v = leader_vm(n, row);
 
 	return (struct scheduler_vm){
 		.name = row->spec.name,
@@ -317,7 +332,10 @@ void node_leader_step(struct node *n, const struct consensus_view *raft)
 	grants_step(n, raft);
 	if (!n->leader.barrier_done) /* L5 */
 		return;
-	moves_step(n, raft);
+	if (now_of(n) >= n->next_plan) {
+		n->next_plan = now_of(n) + PLAN_EVERY;
+		moves_step(n, raft);
+	}
 	if (now_of(n) < n->next_members)
 		return;
 	n->next_members = now_of(n) + MEMBERS_EVERY;

@@ -54,6 +54,21 @@ static unsigned count_running(struct world *w, const char *vm)
 	return n;
 }
 
+/* The leader's words. */
+static const char *explain(struct world *w, const struct store_vm *vm)
+{
+	static char text[REASON_BYTES_MAX + 16];
+	char state[16], reason[REASON_BYTES_MAX];
+
+	for (unsigned n = 1; n <= SIM_NODES; n++)
+		if (node_leads(w->hosts[n].node)) {
+			node_vm_status(w->hosts[n].node, vm, state, reason);
+			(void)snprintf(text, sizeof text, "%s %s", state, reason);
+			return text;
+		}
+	return "there is no leader";
+}
+
 /* P6: everything that should run does, exactly once; what should not, does not. */
 void sim_check_end(struct world *w)
 {
@@ -70,8 +85,9 @@ void sim_check_end(struct world *w)
 		unsigned running = count_running(w, vms[i].spec.name);
 
 		if (running != (vms[i].spec.run ? 1 : 0))
-			sim_violate(w, "P6", "%s runs %u times after healing (owner %u, generation %llu)",
-				    vms[i].spec.name, running, vms[i].owner, (unsigned long long)vms[i].gen);
+			sim_violate(w, "P6", "%s runs %u times after healing (owner %u, generation %llu): %s",
+				    vms[i].spec.name, running, vms[i].owner, (unsigned long long)vms[i].gen,
+				    explain(w, &vms[i]));
 	}
 	sim_clients_check(w);
 }

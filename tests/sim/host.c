@@ -271,6 +271,7 @@ void sim_machine_crash(struct world *w, unsigned node)
 	h->boot++;
 	h->guard_up = false;
 	h->guard_life++;
+	h->guard_at = 0;
 	memset(h->processes, 0, sizeof h->processes);
 	memset(&h->page, 0, sizeof h->page);
 	h->page.magic = GUARD_PAGE_MAGIC;
