@@ -100,6 +100,9 @@ void net_peer_remove(struct net *net, node_id_t node);
  * -EAGAIN: the queue holds PEER_QUEUE_BYTES_MAX, drop or retry later. -ENOTCONN: no link. -EMSGSIZE: too big. */
 int net_peer_send(struct net *net, node_id_t node, const void *p, size_t n) KEDGE_MUST_CHECK;
 
+/* [loop] What came over the link makes no sense: count it and close; peer_down() follows, then it is dialled anew. */
+void net_peer_drop(struct net *net, node_id_t node, const char *reason);
+
 /* [loop] */
 bool net_peer_is_up(const struct net *net, node_id_t node);
 
