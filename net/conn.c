@@ -50,6 +50,11 @@ void *net_conn_data(const struct net_conn *conn)
 	return conn->data;
 }
 
+enum net_protocol net_conn_protocol(const struct net_conn *conn)
+{
+	return conn->protocol;
+}
+
 const struct net_identity *net_conn_identity(const struct net_conn *conn)
 {
 	return &conn->session->identity;

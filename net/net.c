@@ -38,6 +38,13 @@ int net_parse_address(const char *address, struct sockaddr_storage *ret, struct 
 	return err_set(e, -EINVAL, "address '%s': the host must be an IP address", address);
 }
 
+int net_address_check(const char *address, struct err *e)
+{
+	struct sockaddr_storage ignored;
+
+	return net_parse_address(address, &ignored, e);
+}
+
 static const char *keep(struct net *net, const char *text)
 {
 	for (size_t i = 0; i < ARRAY_LEN(net->strings); i++)

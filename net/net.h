@@ -43,6 +43,9 @@ int net_pki_sign(const struct buf *ca_key, const struct buf *ca_cert, const stru
 /* [any] SHA-256 of the certificate's DER form, as 64 hexadecimal digits and a zero. */
 int net_pki_fingerprint(const struct buf *cert_pem, char ret[65], struct err *e) KEDGE_MUST_CHECK;
 
+/* [any] Is @address "HOST:PORT" with a numeric host ([...] around IPv6) and a port? -EINVAL with the reason. */
+int net_address_check(const char *address, struct err *e) KEDGE_MUST_CHECK;
+
 /* ---- the node's end: listener, links, connections ---- */
 
 /* Two protocols deliver byte streams to the agent: the control port, and a join (after a PSK handshake). */
@@ -114,6 +117,7 @@ void net_conn_close(struct net_conn *conn);
 
 void net_conn_set_data(struct net_conn *conn, void *data);
 void *net_conn_data(const struct net_conn *conn);
+enum net_protocol net_conn_protocol(const struct net_conn *conn);
 const struct net_identity *net_conn_identity(const struct net_conn *conn);
 /* NET_JOIN: the token id that the PSK identity named. */
 const char *net_conn_token(const struct net_conn *conn);
