@@ -42,6 +42,22 @@ static void mac_of(const char *uuid, char ret[18])
 	(void)snprintf(ret, 18, "52:54:%.2s:%.2s:%.2s:%.2s", digits, digits + 2, digits + 4, digits + 6);
 }
 
+static bool must_find(struct store *s, const char *name, struct store_vm *ret, struct store_result *r)
+{
+	if (store_vm(s, name, ret))
+		return true;
+	store_refuse(r, PROTO_E_NOT_FOUND, "there is no VM '%s'", name);
+	return false;
+}
+
+static bool may_change(const struct store_vm *vm, struct store_result *r)
+{
+	if (!vm->deleting)
+		return true;
+	store_refuse(r, PROTO_E_CONFLICT, "VM '%s' is being deleted: try again when it is gone", vm->spec.name);
+	return false;
+}
+
 static void insert(struct store *s, const struct command_vm_put *c, struct store_result *r)
 {
 	char mac[18];
@@ -61,7 +77,7 @@ static void insert(struct store *s, const struct command_vm_put *c, struct store
 		store_refuse(r, PROTO_E_EXISTS, "VM '%s': name or UUID is taken", c->name);
 		return;
 	}
-	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'')", "suu", c->name,
+	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'',0)", "suu", c->name,
 		      next_gen(s), s->wall) == 0);
 	store_event_add(s, "vm", c->name, "defined by %s", s->actor);
 }
@@ -74,6 +90,8 @@ void store_apply_vm_put(struct store *s, const struct command_vm_put *c, struct 
 		insert(s, c, r);
 		return;
 	}
+	if (!may_change(&old, r))
+		return;
 	CHECK(sql_run(&s->q,
 		      "UPDATE vms SET vcpus=?, memory=?, run=?, kernel=?, initrd=?, cmdline=?, priority=?"
 		      " WHERE tenant='default' AND name=?",
@@ -82,35 +100,34 @@ void store_apply_vm_put(struct store *s, const struct command_vm_put *c, struct 
 	store_event_add(s, "vm", c->name, "definition changed by %s", s->actor);
 }
 
-static bool must_find(struct store *s, const char *name, struct store_vm *ret, struct store_result *r)
+static void delete_row(struct store *s, const char *name)
 {
-	if (store_vm(s, name, ret))
-		return true;
-	store_refuse(r, PROTO_E_NOT_FOUND, "there is no VM '%s'", name);
-	return false;
+	CHECK(sql_run(&s->q, "DELETE FROM placements WHERE tenant='default' AND vm=?", "s", name) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM vms WHERE tenant='default' AND name=?", "s", name) == 0);
+	store_event_add(s, "vm", name, "deleted");
 }
 
+/* A row is deleted only at none (LEASE-PROTOCOL, section 1). */
 void store_apply_vm_delete(struct store *s, const struct command_vm_delete *c, struct store_result *r)
 {
 	struct store_vm vm;
 
 	if (!must_find(s, c->name, &vm, r))
 		return;
-	if (vm.owner != 0) { /* a row is deleted only at none (LEASE-PROTOCOL, section 1) */
-		store_refuse(r, PROTO_E_CONFLICT, "VM '%s' is not stopped yet: 'kedge vm stop %s' first", c->name,
-			     c->name);
+	store_event_add(s, "vm", c->name, "delete asked for by %s", s->actor);
+	if (vm.owner == 0) {
+		delete_row(s, c->name);
 		return;
 	}
-	CHECK(sql_run(&s->q, "DELETE FROM placements WHERE tenant='default' AND vm=?", "s", c->name) == 0);
-	CHECK(sql_run(&s->q, "DELETE FROM vms WHERE tenant='default' AND name=?", "s", c->name) == 0);
-	store_event_add(s, "vm", c->name, "deleted by %s", s->actor);
+	CHECK(sql_run(&s->q, "UPDATE vms SET run=0 WHERE tenant='default' AND name=?", "s", c->name) == 0);
+	CHECK(sql_run(&s->q, "UPDATE placements SET deleting=1 WHERE tenant='default' AND vm=?", "s", c->name) == 0);
 }
 
 void store_apply_vm_want(struct store *s, const struct command_vm_want *c, struct store_result *r)
 {
 	struct store_vm vm;
 
-	if (!must_find(s, c->name, &vm, r))
+	if (!must_find(s, c->name, &vm, r) || (c->run && !may_change(&vm, r)))
 		return;
 	CHECK(sql_run(&s->q, "UPDATE vms SET run=? WHERE tenant='default' AND name=?", "us", (uint64_t)c->run,
 		      c->name) == 0);
@@ -162,4 +179,6 @@ void store_apply_move(struct store *s, const struct command_move *c, struct stor
 		store_event_add(s, "vm", c->vm, "placed on %s: %s", to.name, c->reason);
 	else
 		store_event_add(s, "vm", c->vm, "stopped: %s", c->reason);
+	if (vm.deleting && c->to == 0)
+		delete_row(s, c->vm);
 }

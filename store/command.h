@@ -64,6 +64,7 @@ struct command_vm_put {
 	char machine[32];
 };
 
+/* A VM that has an owner is stopped first, and its row goes with the MOVE to nobody. */
 struct command_vm_delete {
 	char name[NAME_BYTES_MAX];
 };

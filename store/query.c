@@ -6,13 +6,14 @@
 
 void store_cluster(struct store *s, struct store_cluster *ret)
 {
-	sqlite3_stmt *st = sql_query(&s->q, "SELECT cluster, name, node_max, wall FROM meta", "");
+	sqlite3_stmt *st = sql_query(&s->q, "SELECT cluster, name, node_max, wall, event_max FROM meta", "");
 
 	while (sql_row(&s->q, st)) {
 		sql_str(st, 0, ret->cluster, sizeof ret->cluster);
 		sql_str(st, 1, ret->name, sizeof ret->name);
 		ret->node_max = (uint32_t)sql_u64(st, 2);
 		ret->wall = sql_u64(st, 3);
+		ret->event_max = sql_u64(st, 4);
 	}
 }
 
@@ -51,7 +52,8 @@ bool store_node(struct store *s, uint32_t node, struct store_node *ret)
 
 #define VM_COLUMNS                                                                                                    \
 	"SELECT v.name, vcpus, memory, run, kernel, initrd, cmdline, priority, uuid, machine, mac, owner, gen,"       \
-	" movable, mver, end_gen, end_hard, fails, since, reason FROM vms v JOIN placements p ON p.tenant = v.tenant" \
+	" movable, mver, end_gen, end_hard, fails, since, reason, deleting FROM vms v JOIN placements p ON p.tenant " \
+	"= v.tenant"                                                                                                  \
 	" AND p.vm = v.name "
 
 static void read_placement(sqlite3_stmt *st, struct store_vm *ret)
@@ -65,6 +67,7 @@ static void read_placement(sqlite3_stmt *st, struct store_vm *ret)
 	ret->fails = (uint32_t)sql_u64(st, 17);
 	ret->since = sql_u64(st, 18);
 	sql_str(st, 19, ret->reason, sizeof ret->reason);
+	ret->deleting = sql_u64(st, 20);
 }
 
 static void read_vm(sqlite3_stmt *st, struct store_vm *ret)

@@ -19,7 +19,7 @@ const char store_schema[] =
 	"CREATE TABLE IF NOT EXISTS placements(tenant TEXT NOT NULL, vm TEXT NOT NULL UNIQUE, owner INTEGER NOT NULL,"
 	" gen INTEGER NOT NULL, movable INTEGER NOT NULL, mver INTEGER NOT NULL, want_movable INTEGER NOT NULL,"
 	" end_gen INTEGER NOT NULL, end_hard INTEGER NOT NULL, fails INTEGER NOT NULL, since INTEGER NOT NULL,"
-	" reason TEXT NOT NULL, PRIMARY KEY(tenant, vm)) WITHOUT ROWID;"
+	" reason TEXT NOT NULL, deleting INTEGER NOT NULL, PRIMARY KEY(tenant, vm)) WITHOUT ROWID;"
 	/* Filled in once volumes are joined to the cluster (VOLUME-PROTOCOL, section 1). */
 	"CREATE TABLE IF NOT EXISTS volumes(tenant TEXT NOT NULL, name TEXT NOT NULL, id INTEGER NOT NULL UNIQUE,"
 	" size INTEGER NOT NULL, epoch INTEGER NOT NULL, primary_node INTEGER NOT NULL, primary_since INTEGER NOT NULL,"

@@ -37,6 +37,7 @@ struct store_vm {
 	uint32_t fails; /* ends in a row that nobody asked for */
 	uint64_t since; /* wall time of the placement */
 	char reason[REASON_BYTES_MAX];
+	bool deleting; /* the row goes when it is stopped */
 };
 
 struct store_event {
@@ -50,8 +51,9 @@ struct store_event {
 struct store_cluster {
 	char cluster[40]; /* "" before the genesis entry */
 	char name[NAME_BYTES_MAX];
-	uint32_t node_max; /* highest node number ever used */
-	uint64_t wall;     /* latest time that an entry carried */
+	uint32_t node_max;  /* highest node number ever used */
+	uint64_t wall;      /* latest time that an entry carried */
+	uint64_t event_max; /* highest id of an event */
 };
 
 /* [loop] Open or create the state in the file @path, or in memory for ":memory:". */
