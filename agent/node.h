@@ -96,7 +96,7 @@ enum node_read_state node_read_poll(struct node *n, const struct node_read *read
 struct node_peer_status {
 	bool heard;                 /* info is there */
 	bool lease;                 /* its lease is fresh */
-	usec_t silent;              /* since the last grant; USEC_INFINITY: none in this term */
+	usec_t silent;              /* since the last grant, or since this term began; USEC_INFINITY: not the leader */
 	struct peer_node_info info; /* vms: valid until the next frame from that node */
 };
 void node_peer_status(struct node *n, node_id_t peer, struct node_peer_status *ret);

@@ -353,8 +353,7 @@ void node_peer_status(struct node *n, node_id_t peer, struct node_peer_status *r
 	if (!n->leader.leading)
 		return;
 	ret->lease = lease_is_fresh(n, peer);
-	if (h->granted)
-		ret->silent = now_of(n) - h->wait_from;
+	ret->silent = now_of(n) - (h->granted ? h->wait_from : n->leader.since);
 }
 
 /* What the owner told last about this generation; false: nothing. */
@@ -390,6 +389,19 @@ static void explain(struct node *n, const struct store_vm *row, char ret[REASON_
 	free(vms);
 }
 
+/* What a node that does not lead can tell: its own instances for certain, of the others only where they are placed. */
+static void own_state(struct node *n, const struct store_vm *row, char ret_state[16], char ret_reason[REASON_BYTES_MAX])
+{
+	const struct instance *i = node_instance(n, row->spec.name);
+
+	if (row->owner == n->config.self && i && i->gen == row->gen) {
+		node_instance_state(n, i, ret_state);
+		return;
+	}
+	(void)snprintf(ret_state, 16, "%s", row->spec.run ? "running" : "stopping");
+	(void)snprintf(ret_reason, REASON_BYTES_MAX, "placed there as this node last knew; only the leader knows more");
+}
+
 void node_vm_status(struct node *n, const struct store_vm *row, char ret_state[16], char ret_reason[REASON_BYTES_MAX])
 {
 	ret_reason[0] = '\0';
@@ -400,9 +412,13 @@ void node_vm_status(struct node *n, const struct store_vm *row, char ret_state[1
 			explain(n, row, ret_reason);
 		return;
 	}
+	if (!n->leader.leading) {
+		own_state(n, row, ret_state, ret_reason);
+		return;
+	}
 	if (!told_state(n, row, ret_state))
 		(void)snprintf(ret_state, 16, "%s", row->spec.run ? "starting" : "stopping");
-	if (n->leader.leading && !lease_is_fresh(n, row->owner)) {
+	if (!lease_is_fresh(n, row->owner)) {
 		(void)snprintf(ret_state, 16, "waiting");
 		(void)snprintf(ret_reason, REASON_BYTES_MAX,
 			       "its node is silent: taken over when its lease is surely over");

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * From documents (what an administrator wants) to one log entry: all of them or none. */
+#include "agent/apply.h"
+
+#include "hypervisor/hypervisor.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DOCUMENTS_MAX  256
+#define PRIORITY_USUAL 100
+#define PRIORITY_MAX   1000
+
+static int refuse(struct err *e, const char *where, const char *what)
+{
+	return err_set(e, PROTO_E_INVALID, "%s%s%s", where, where[0] ? ": " : "", what);
+}
+
+/* An absent key leaves the default; a value of another type is refused. */
+static bool get_text(const struct msgpack_object *doc, const char *key, char *ret, size_t size)
+{
+	const struct msgpack_object *o = unpack_key(doc, key);
+
+	return !o || unpack_is_nil(o) || unpack_str(o, ret, size);
+}
+
+static bool get_u32(const struct msgpack_object *doc, const char *key, uint32_t *ret)
+{
+	const struct msgpack_object *o = unpack_key(doc, key);
+	uint64_t v;
+
+	if (!o)
+		return true;
+	if (!unpack_u64(o, &v) || v > UINT32_MAX)
+		return false;
+	*ret = (uint32_t)v;
+	return true;
+}
+
+static bool is_path(const char *path)
+{
+	return path[0] == '\0' || path[0] == '/';
+}
+
+static int read_document(const struct msgpack_object *doc, const char *where, struct command_vm_put *ret, struct err *e)
+{
+	struct command_vm_put v = {.vcpus = 1, .run = true, .priority = PRIORITY_USUAL};
+	char kind[16];
+
+	if (!unpack_str(unpack_key(doc, "kind"), kind, sizeof kind) || strcmp(kind, "vm") != 0)
+		return refuse(e, where, "the kind must be vm");
+	if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !method_name_is_valid(v.name))
+		return refuse(e, where, "a name has letters, digits, '.', '_' and '-', at most 63");
+	if (!get_u32(doc, "vcpus", &v.vcpus) || v.vcpus < 1 || v.vcpus > VCPUS_MAX)
+		return refuse(e, where, "vcpus must be from 1 to 256");
+	if (!unpack_u64(unpack_key(doc, "memory"), &v.memory_bytes) || v.memory_bytes < MEMORY_BYTES_MIN ||
+	    v.memory_bytes > MEMORY_BYTES_MAX)
+		return refuse(e, where, "memory must be from 32 MiB to 4 TiB");
+	if (unpack_key(doc, "run") && !unpack_bool(unpack_key(doc, "run"), &v.run))
+		return refuse(e, where, "run must be true or false");
+	if (!get_text(doc, "kernel", v.kernel, sizeof v.kernel) ||
+	    !get_text(doc, "initrd", v.initrd, sizeof v.initrd) || !is_path(v.kernel) || !is_path(v.initrd))
+		return refuse(e, where, "kernel and initrd must be absolute paths of at most 1023 bytes");
+	if (!get_text(doc, "cmdline", v.cmdline, sizeof v.cmdline))
+		return refuse(e, where, "cmdline must be a text of at most 2047 bytes");
+	if (!get_u32(doc, "priority", &v.priority) || v.priority > PRIORITY_MAX)
+		return refuse(e, where, "priority must be from 0 to 1000");
+	if (v.run && v.kernel[0] == '\0')
+		return refuse(e, where, "a VM that runs needs boot.kernel (VMs have no disks in this release)");
+	*ret = v;
+	return 0;
+}
+
+/* Could any single node that has told what it has hold this VM? Without such a node nothing is refused. */
+static bool some_node_could_hold(struct agent *agent, const struct command_vm_put *v)
+{
+	struct store_node nodes[NODES_MAX];
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
+	bool heard = false;
+
+	for (size_t i = 0; i < n; i++) {
+		struct node_peer_status s;
+
+		node_peer_status(agent->node, nodes[i].node, &s);
+		if (!s.heard || !s.info.runs_vms)
+			continue;
+		heard = true;
+		if (v->memory_bytes <= s.info.memory_bytes / 100 * SCHEDULER_MEMORY_PERCENT &&
+		    v->vcpus <= s.info.cpus * SCHEDULER_VCPUS_PER_CPU)
+			return true;
+	}
+	return !heard;
+}
+
+static bool is_same(const struct command_vm_put *a, const struct command_vm_put *b)
+{
+	return a->vcpus == b->vcpus && a->memory_bytes == b->memory_bytes && a->run == b->run &&
+	       a->priority == b->priority && strcmp(a->kernel, b->kernel) == 0 && strcmp(a->initrd, b->initrd) == 0 &&
+	       strcmp(a->cmdline, b->cmdline) == 0;
+}
+
+/* RFC 4122, version 4. */
+static void make_uuid(char ret[40])
+{
+	uint8_t b[16];
+
+	random_bytes(b, sizeof b);
+	b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
+	b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
+	(void)snprintf(ret, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+		       b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
+static void tell(struct pack *p, const char *name, const char *action)
+{
+	pack_map(p);
+	pack_kv_str(p, "kind", "vm");
+	pack_kv_str(p, "name", name);
+	pack_kv_str(p, "action", action);
+	pack_end(p);
+}
+
+static int add_document(struct agent *agent, const struct msgpack_object *doc, struct change *c, struct pack *p,
+			struct err *e)
+{
+	char where[PATH_BYTES_MAX + 40] = "";
+	struct command_vm_put v;
+	struct store_vm old;
+	int rc;
+
+	(void)unpack_str(unpack_key(doc, "where"), where, sizeof where);
+	rc = read_document(doc, where, &v, e);
+	if (rc < 0)
+		return rc;
+	if (store_vm(agent->store, v.name, &old) && is_same(&v, &old.spec) && !old.deleting) {
+		tell(p, v.name, "none");
+		return 0;
+	}
+	if (v.run && !some_node_could_hold(agent, &v))
+		return err_set(e, PROTO_E_INVALID,
+			       "%s%svm '%s': no node has the %llu MiB of memory and %u vcpus for it", where,
+			       where[0] ? ": " : "", v.name, (unsigned long long)(v.memory_bytes >> 20), v.vcpus);
+	tell(p, v.name, store_vm(agent->store, v.name, &old) ? "update" : "create");
+	make_uuid(v.uuid);
+	(void)snprintf(v.machine, sizeof v.machine, "%s", HYPERVISOR_MACHINE);
+	message_encode(&command_vm_put_type, &v, &c->bodies);
+	c->n_bodies++;
+	return 0;
+}
+
+int apply_documents(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	const struct msgpack_object *documents = unpack_key(params, "documents");
+	struct pack p = {.out = &c->result};
+	size_t n = unpack_count(documents);
+	bool dry_run = false;
+
+	if (!unpack_is_array(documents) || n == 0 || n > DOCUMENTS_MAX)
+		return err_set(e, PROTO_E_INVALID, "apply: from 1 to %d documents", DOCUMENTS_MAX);
+	(void)unpack_bool(unpack_key(params, "dry_run"), &dry_run);
+	pack_map(&p);
+	pack_key(&p, "changes");
+	pack_array(&p);
+	for (size_t i = 0; i < n; i++) {
+		int rc = add_document(agent, unpack_at(documents, i), c, &p, e);
+
+		if (rc < 0)
+			return rc;
+	}
+	pack_end(&p);
+	pack_end(&p);
+	if (c->bodies.len > ENTRY_BYTES_MAX / 2)
+		return err_set(e, PROTO_E_TOO_MANY, "apply: too much at once: split the file");
+	if (dry_run)
+		c->n_bodies = 0;
+	return 0;
+}

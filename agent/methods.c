@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The table of methods, and the small ones. Those that apply documents are in apply.c. */
+#include "agent/methods.h"
+
+#include "agent/apply.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#define EVENTS_LIMIT_MAX    1000
+#define TOKEN_SECONDS_MAX   (7 * 24 * 3600)
+#define TOKEN_SECONDS_USUAL 3600
+
+bool method_name_is_valid(const char *name)
+{
+	if (!isalnum((unsigned char)name[0]) || strlen(name) >= NAME_BYTES_MAX)
+		return false;
+	for (const char *c = name; *c; c++)
+		if (!isalnum((unsigned char)*c) && *c != '.' && *c != '_' && *c != '-')
+			return false;
+	return true;
+}
+
+bool method_session(const struct msgpack_object *params, uint64_t *ret_session, uint64_t *ret_num)
+{
+	return unpack_u64(unpack_key(params, "session"), ret_session) &&
+	       unpack_u64(unpack_key(params, "num"), ret_num) && *ret_session != 0 && *ret_num != 0;
+}
+
+static int get_name(const struct msgpack_object *params, char ret[NAME_BYTES_MAX], struct err *e)
+{
+	if (!unpack_str(unpack_key(params, "name"), ret, NAME_BYTES_MAX))
+		return err_set(e, PROTO_E_INVALID, "the request needs a name");
+	return 0;
+}
+
+static bool get_flag(const struct msgpack_object *params, const char *key)
+{
+	bool v = false;
+
+	(void)unpack_bool(unpack_key(params, key), &v);
+	return v;
+}
+
+static uint64_t get_number(const struct msgpack_object *params, const char *key, uint64_t otherwise)
+{
+	(void)unpack_u64(unpack_key(params, key), &otherwise);
+	return otherwise;
+}
+
+static void add_body(struct change *c, const struct message_type *type, const void *body)
+{
+	message_encode(type, body, &c->bodies);
+	c->n_bodies++;
+}
+
+/* ---- reads ---- */
+
+static int status(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	(void)e;
+	view_status(agent, out, get_flag(params, "stale"), true);
+	return 0;
+}
+
+static int node_list(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	(void)params;
+	(void)e;
+	view_nodes(agent, out);
+	return 0;
+}
+
+static int node_show(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	char name[NAME_BYTES_MAX];
+	int rc = get_name(params, name, e);
+
+	if (rc < 0)
+		return rc;
+	return view_node(agent, out, name) ? 0 : err_set(e, PROTO_E_NOT_FOUND, "there is no node '%s'", name);
+}
+
+static int vm_list(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	(void)params;
+	(void)e;
+	view_vms(agent, out);
+	return 0;
+}
+
+static int vm_show(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	char name[NAME_BYTES_MAX];
+	int rc = get_name(params, name, e);
+
+	if (rc < 0)
+		return rc;
+	return view_vm(agent, out, name) ? 0 : err_set(e, PROTO_E_NOT_FOUND, "there is no VM '%s'", name);
+}
+
+static int events(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	uint64_t limit = get_number(params, "limit", 100);
+
+	(void)e;
+	view_events(agent, out, get_number(params, "after", 0), limit < EVENTS_LIMIT_MAX ? limit : EVENTS_LIMIT_MAX);
+	return 0;
+}
+
+/* ---- changes ---- */
+
+static int vm_want(const struct msgpack_object *params, struct change *c, bool run, bool hard, struct err *e)
+{
+	struct command_vm_want body = {.run = run, .hard = hard};
+	int rc = get_name(params, body.name, e);
+
+	if (rc == 0)
+		add_body(c, &command_vm_want_type, &body);
+	return rc;
+}
+
+static int vm_start(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	(void)agent;
+	return vm_want(params, c, true, false, e);
+}
+
+static int vm_stop(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	(void)agent;
+	return vm_want(params, c, false, false, e);
+}
+
+static int vm_kill(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	(void)agent;
+	return vm_want(params, c, false, true, e);
+}
+
+static int vm_restart(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_vm_restart body = {.hard = get_flag(params, "hard")};
+	int rc = get_name(params, body.name, e);
+
+	(void)agent;
+	if (rc == 0)
+		add_body(c, &command_vm_restart_type, &body);
+	return rc;
+}
+
+static int delete_object(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_vm_delete body = {0};
+	char kind[16];
+	int rc = get_name(params, body.name, e);
+
+	(void)agent;
+	if (rc < 0)
+		return rc;
+	if (!unpack_str(unpack_key(params, "kind"), kind, sizeof kind) || strcmp(kind, "vm") != 0)
+		return err_set(e, PROTO_E_INVALID, "delete: the kind must be vm");
+	add_body(c, &command_vm_delete_type, &body);
+	return 0;
+}
+
+/* ---- tokens ---- */
+
+static void token_id(const struct msgpack_object *params, char ret[40])
+{
+	uint64_t session = 0, num = 0;
+
+	(void)method_session(params, &session, &num);
+	(void)snprintf(ret, 40, "%016llx%llx", (unsigned long long)session, (unsigned long long)num);
+}
+
+static int token_create(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_token_add body = {.role = "node"};
+	uint64_t seconds = get_number(params, "expires_sec", TOKEN_SECONDS_USUAL);
+	uint8_t secret[32];
+
+	(void)agent;
+	if (unpack_key(params, "role") &&
+	    (!unpack_str(unpack_key(params, "role"), body.role, sizeof body.role) || strcmp(body.role, "node") != 0))
+		return err_set(e, PROTO_E_INVALID, "token: this release knows only the role node");
+	if (seconds < 1 || seconds > TOKEN_SECONDS_MAX)
+		return err_set(e, PROTO_E_INVALID, "token: it can be valid from 1 s to %d days",
+			       TOKEN_SECONDS_MAX / (24 * 3600));
+	token_id(params, body.id); /* a request that is sent again finds the secret of the first */
+	random_bytes(secret, sizeof secret);
+	for (size_t i = 0; i < sizeof secret; i++)
+		(void)snprintf(body.secret + 2 * i, 3, "%02x", secret[i]);
+	body.expires = clock_wall() + seconds * USEC_PER_SEC;
+	add_body(c, &command_token_add_type, &body);
+	return 0;
+}
+
+static int token_created(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	char id[40], text[400], expires[32];
+	struct command_token_add token;
+	struct store_node node = {0};
+
+	token_id(params, id);
+	if (!store_token(agent->store, id, clock_wall(), &token) || !store_node(agent->store, agent->config.id, &node))
+		return err_set(e, PROTO_E_NOT_FOUND, "token: it is used or expired already");
+	(void)snprintf(text, sizeof text, "kedge-join:%s:%s:%s:%s", node.address, id, token.secret,
+		       agent->ca_fingerprint);
+	clock_format(token.expires, expires, sizeof expires);
+	pack_map(out);
+	pack_kv_str(out, "token", text);
+	pack_kv_str(out, "expires", expires);
+	pack_end(out);
+	return 0;
+}
+
+/* ---- joining ---- */
+
+static int node_add(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_node_add body = {0};
+	struct command_token_add token;
+	struct store_cluster cluster;
+
+	if (get_name(params, body.name, e) < 0 || !method_name_is_valid(body.name))
+		return err_set(e, PROTO_E_INVALID,
+			       "join: a node's name has letters, digits, '.', '_' and '-', at most %d",
+			       NAME_BYTES_MAX - 1);
+	if (!unpack_str(unpack_key(params, "address"), body.address, sizeof body.address) ||
+	    net_address_check(body.address, NULL) < 0)
+		return err_set(e, PROTO_E_INVALID, "join: the address must be IP:PORT");
+	(void)unpack_str(unpack_key(params, "zone"), body.zone, sizeof body.zone);
+	if (!unpack_str(unpack_key(params, "token"), body.token, sizeof body.token) ||
+	    !store_token(agent->store, body.token, clock_wall(), &token))
+		return err_set(e, PROTO_E_DENIED, "join: the token is unknown, used or expired");
+	memcpy(body.role, token.role, sizeof body.role);
+	store_cluster(agent->store, &cluster);
+	body.node = cluster.node_max + 1;
+	add_body(c, &command_node_add_type, &body);
+	return 0;
+}
+
+static int node_added(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	struct store_node nodes[NODES_MAX];
+	struct store_cluster cluster;
+	char name[NAME_BYTES_MAX];
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
+
+	(void)get_name(params, name, NULL);
+	store_cluster(agent->store, &cluster);
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(nodes[i].name, name) != 0)
+			continue;
+		pack_map(out);
+		pack_kv_u64(out, "node", nodes[i].node);
+		pack_kv_str(out, "role", nodes[i].role);
+		pack_kv_str(out, "cluster", cluster.cluster);
+		pack_kv_str(out, "cluster_name", cluster.name);
+		pack_end(out);
+		return 0;
+	}
+	return err_set(e, PROTO_E_INTERNAL, "join: node '%s' was added but is not there", name);
+}
+
+/* ---- the table ---- */
+
+static const struct method methods[] = {
+	{"status", METHOD_STATUS, NET_ROLE_VIEWER, status, NULL, NULL},
+	{"node.list", METHOD_READ, NET_ROLE_VIEWER, node_list, NULL, NULL},
+	{"node.show", METHOD_READ, NET_ROLE_VIEWER, node_show, NULL, NULL},
+	{"vm.list", METHOD_READ, NET_ROLE_VIEWER, vm_list, NULL, NULL},
+	{"vm.show", METHOD_READ, NET_ROLE_VIEWER, vm_show, NULL, NULL},
+	{"events", METHOD_READ, NET_ROLE_VIEWER, events, NULL, NULL},
+	{"token.create", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, token_create, token_created},
+	{"apply", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, apply_documents, NULL},
+	{"delete", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, delete_object, NULL},
+	{"vm.start", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, vm_start, NULL},
+	{"vm.stop", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, vm_stop, NULL},
+	{"vm.kill", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, vm_kill, NULL},
+	{"vm.restart", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, vm_restart, NULL},
+	{"node.add", METHOD_CHANGE, NET_ROLE_NODE, NULL, node_add, node_added},
+};
+
+const struct method *method_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
+		if (strcmp(methods[i].name, name) == 0)
+			return &methods[i];
+	return NULL;
+}
+
+/* NODE < ADMIN < OPERATOR < VIEWER: a lower number may more, but what is for nodes is for nodes alone. */
+bool method_is_allowed(const struct method *m, enum net_role role)
+{
+	return role != NET_ROLE_NONE && role <= m->role;
+}
