@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The commands that change something: apply, delete, a VM's life, tokens. */
+#include "cli/command.h"
+#include "cli/size.h"
+#include "cli/yaml.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Print {} or the result with --json, else @fmt with the name. */
+static int change_named(const struct args *args, const char *method, const char *done, struct err *e)
+{
+	struct rpc_answer answer = {0};
+	struct buf params = {0};
+	struct pack p;
+	int rc;
+
+	ask_begin(&p, &params);
+	pack_kv_str(&p, "name", args->words[0]);
+	pack_kv_bool(&p, "hard", args->hard);
+	rc = ask_change(args, method, &p, &answer, e);
+	if (rc == 0 && args->json)
+		print_json(answer.result, 2);
+	else if (rc == 0)
+		(void)printf("vm %s: %s\n", args->words[0], done);
+	rpc_free(&answer);
+	return rc;
+}
+
+int command_vm_start(const struct args *args, struct err *e)
+{
+	return change_named(args, "vm.start", "will run", e);
+}
+
+int command_vm_stop(const struct args *args, struct err *e)
+{
+	return change_named(args, "vm.stop", "is asked to shut down, and ended after 30 s if it does not", e);
+}
+
+int command_vm_kill(const struct args *args, struct err *e)
+{
+	return change_named(args, "vm.kill", "is ended at once, and stays stopped", e);
+}
+
+int command_vm_restart(const struct args *args, struct err *e)
+{
+	return change_named(args, "vm.restart", "is ended and starts anew", e);
+}
+
+int command_delete(const struct args *args, struct err *e)
+{
+	struct rpc_answer answer = {0};
+	struct buf params = {0};
+	struct pack p;
+	int rc;
+
+	if (strcmp(args->words[0], "vm") != 0)
+		return err_set(e, PROTO_E_INVALID, "delete: there is no kind '%.40s': expected vm", args->words[0]);
+	ask_begin(&p, &params);
+	pack_kv_str(&p, "kind", args->words[0]);
+	pack_kv_str(&p, "name", args->words[1]);
+	rc = ask_change(args, "delete", &p, &answer, e);
+	if (rc == 0 && args->json)
+		print_json(answer.result, 2);
+	else if (rc == 0)
+		(void)printf("%s %s: deleted (a running one is shut down first)\n", args->words[0], args->words[1]);
+	rpc_free(&answer);
+	return rc;
+}
+
+/* ---- tokens ---- */
+
+int command_token(const struct args *args, struct err *e)
+{
+	struct rpc_answer answer = {0};
+	struct buf params = {0};
+	uint64_t seconds = 3600;
+	struct pack p;
+	char token[512];
+	int rc;
+
+	if (args->expires && (!duration_parse(args->expires, &seconds) || seconds == 0))
+		return err_set(e, PROTO_E_INVALID, "--expires: '%.40s' is no time such as 30m, 1h or 2d",
+			       args->expires);
+	ask_begin(&p, &params);
+	pack_kv_u64(&p, "expires_sec", seconds);
+	pack_kv_str(&p, "role", args->role ? args->role : "node");
+	rc = ask_change(args, "token.create", &p, &answer, e);
+	if (rc == 0 && args->json)
+		print_json(answer.result, 2);
+	else if (rc == 0)
+		(void)printf("%s\n", text_of(answer.result, "token", token, sizeof token));
+	rpc_free(&answer);
+	return rc;
+}
+
+/* ---- apply ---- */
+
+static int read_all(FILE *f, const char *name, struct buf *ret, struct err *e)
+{
+	size_t n;
+
+	do {
+		n = fread(buf_reserve(ret, 65536), 1, 65536, f);
+		ret->len += n;
+	} while (n > 0 && ret->len <= YAML_BYTES_MAX);
+	if (ferror(f))
+		return err_set(e, PROTO_E_INVALID, "read %s: %s", name, strerror(errno));
+	if (ret->len > YAML_BYTES_MAX)
+		return err_set(e, PROTO_E_INVALID, "read %s: it is larger than %d MiB", name, YAML_BYTES_MAX >> 20);
+	return 0;
+}
+
+/* @ret_folder: what relative paths in it are relative to. */
+static int read_file(const char *path, struct buf *ret, char ret_folder[PATH_MAX], struct err *e)
+{
+	bool is_stdin = strcmp(path, "-") == 0;
+	char *slash;
+	FILE *f;
+	int rc;
+
+	if (!realpath(is_stdin ? "." : path, ret_folder))
+		return err_set(e, PROTO_E_INVALID, "read %s: %s", path, strerror(errno));
+	slash = strrchr(ret_folder, '/');
+	if (!is_stdin && slash)
+		*slash = '\0';
+	f = is_stdin ? stdin : fopen(path, "re");
+	if (!f)
+		return err_set(e, PROTO_E_INVALID, "read %s: %s", path, strerror(errno));
+	rc = read_all(f, path, ret, e);
+	if (!is_stdin)
+		(void)fclose(f);
+	return rc;
+}
+
+static void pack_documents(struct pack *p, const struct yaml_vm *vms, size_t n)
+{
+	pack_key(p, "documents");
+	pack_array(p);
+	for (size_t i = 0; i < n; i++) {
+		pack_map(p);
+		pack_kv_str(p, "kind", "vm");
+		pack_kv_str(p, "name", vms[i].name);
+		pack_kv_u64(p, "vcpus", vms[i].vcpus);
+		pack_kv_u64(p, "memory", vms[i].memory_bytes);
+		pack_kv_bool(p, "run", vms[i].run);
+		pack_kv_str(p, "kernel", vms[i].kernel);
+		pack_kv_str(p, "initrd", vms[i].initrd);
+		pack_kv_str(p, "cmdline", vms[i].cmdline);
+		pack_kv_u64(p, "priority", vms[i].priority);
+		pack_kv_str(p, "where", vms[i].where);
+		pack_end(p);
+	}
+	pack_end(p);
+}
+
+static void print_changes(const struct msgpack_object *changes, bool dry_run)
+{
+	for (size_t i = 0; i < unpack_count(changes); i++) {
+		const struct msgpack_object *c = unpack_at(changes, i);
+		char kind[16], name[NAME_BYTES_MAX], action[16];
+
+		(void)text_of(c, "action", action, sizeof action);
+		(void)printf("%s %s: %s%s\n", text_of(c, "kind", kind, sizeof kind),
+			     text_of(c, "name", name, sizeof name),
+			     dry_run && strcmp(action, "none") != 0 ? "would be " : "",
+			     strcmp(action, "create") == 0   ? "created"
+			     : strcmp(action, "update") == 0 ? "changed"
+							     : "unchanged");
+	}
+}
+
+static int send_documents(const struct args *args, const struct yaml_vm *vms, size_t n, struct err *e)
+{
+	struct rpc_answer answer = {0};
+	struct buf params = {0};
+	struct pack p;
+	int rc;
+
+	ask_begin(&p, &params);
+	pack_documents(&p, vms, n);
+	pack_kv_bool(&p, "dry_run", args->dry_run);
+	rc = ask_change(args, "apply", &p, &answer, e);
+	if (rc == 0 && args->json)
+		print_json(answer.result, 2);
+	else if (rc == 0)
+		print_changes(unpack_key(answer.result, "changes"), args->dry_run);
+	rpc_free(&answer);
+	return rc;
+}
+
+int command_apply(const struct args *args, struct err *e)
+{
+	char folder[PATH_MAX];
+	struct buf text = {0};
+	struct yaml_vm *vms = NULL;
+	size_t n = 0;
+	int rc;
+
+	if (!args->file)
+		return err_set(e, PROTO_E_INVALID, "apply: -f FILE is missing (- for standard input)");
+	rc = read_file(args->file, &text, folder, e);
+	if (rc == 0 && yaml_read(strcmp(args->file, "-") == 0 ? "<stdin>" : args->file, folder, &text, &vms, &n, e) < 0)
+		rc = PROTO_E_INVALID;
+	if (rc == 0)
+		rc = send_documents(args, vms, n, e);
+	free(vms);
+	buf_free(&text);
+	return rc;
+}

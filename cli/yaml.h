@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Resource files: YAML documents, several to a file, checked before anything is sent. */
+#ifndef KEDGE_CLI_YAML_H
+#define KEDGE_CLI_YAML_H
+
+#include "base/base.h"
+
+/* A VM as a document says it; paths are absolute. */
+struct yaml_vm {
+	char name[NAME_BYTES_MAX];
+	uint32_t vcpus;
+	uint64_t memory_bytes;
+	bool run;
+	char kernel[PATH_BYTES_MAX];
+	char initrd[PATH_BYTES_MAX];
+	char cmdline[CMDLINE_BYTES_MAX];
+	uint32_t priority;
+	char where[PATH_BYTES_MAX + 40]; /* FILE:LINE:COLUMN of the document */
+};
+
+/* [any] Read the documents in @text (of the file called @file; paths in it are relative to @folder) into a malloc()ed
+ * array. On a mistake -EINVAL, and @e says FILE:LINE:COLUMN: what, why. Files that a running VM needs must be there. */
+int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_vm **ret, size_t *ret_n,
+	      struct err *e) KEDGE_MUST_CHECK;
+
+#endif
