@@ -69,6 +69,12 @@ void ctl_submit(struct ctl *ctl, const char *method, const struct buf *params, c
 /* Pack [1, msgid, error, nil]. */
 void ctl_pack_error(struct buf *out, uint64_t msgid, int code, const char *text);
 
+/* ---- port.c: the listener, the links to the other nodes ---- */
+
+int port_open(struct agent *agent, struct err *e) KEDGE_MUST_CHECK;
+/* Once per turn: links follow the members in the store. */
+void port_step(struct agent *agent);
+
 /* ---- join.c: who came with a token ---- */
 
 void join_open(struct agent *agent, struct net_conn *conn);

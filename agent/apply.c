@@ -43,54 +43,75 @@ static bool is_path(const char *path)
 	return path[0] == '\0' || path[0] == '/';
 }
 
+static bool is_kind(const struct msgpack_object *doc, const char *wanted)
+{
+	char kind[16];
+
+	return unpack_str(unpack_key(doc, "kind"), kind, sizeof kind) && strcmp(kind, wanted) == 0;
+}
+
+/* These two return what is wrong, or NULL. */
+static const char *read_size(const struct msgpack_object *doc, struct command_vm_put *v)
+{
+	if (!get_u32(doc, "vcpus", &v->vcpus) || v->vcpus < 1 || v->vcpus > VCPUS_MAX)
+		return "vcpus must be from 1 to 256";
+	if (!unpack_u64(unpack_key(doc, "memory"), &v->memory_bytes) || v->memory_bytes < MEMORY_BYTES_MIN ||
+	    v->memory_bytes > MEMORY_BYTES_MAX)
+		return "memory must be from 32 MiB to 4 TiB";
+	return NULL;
+}
+
+static const char *read_boot(const struct msgpack_object *doc, struct command_vm_put *v)
+{
+	if (!get_text(doc, "kernel", v->kernel, sizeof v->kernel) || !is_path(v->kernel) ||
+	    !get_text(doc, "initrd", v->initrd, sizeof v->initrd) || !is_path(v->initrd))
+		return "kernel and initrd must be absolute paths of at most 1023 bytes";
+	if (!get_text(doc, "cmdline", v->cmdline, sizeof v->cmdline))
+		return "cmdline must be a text of at most 2047 bytes";
+	if (v->run && v->kernel[0] == '\0')
+		return "a VM that runs needs boot.kernel (VMs have no disks in this release)";
+	return NULL;
+}
+
 static int read_document(const struct msgpack_object *doc, const char *where, struct command_vm_put *ret, struct err *e)
 {
 	struct command_vm_put v = {.vcpus = 1, .run = true, .priority = PRIORITY_USUAL};
-	char kind[16];
+	const char *wrong = NULL;
 
-	if (!unpack_str(unpack_key(doc, "kind"), kind, sizeof kind) || strcmp(kind, "vm") != 0)
-		return refuse(e, where, "the kind must be vm");
-	if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !method_name_is_valid(v.name))
-		return refuse(e, where, "a name has letters, digits, '.', '_' and '-', at most 63");
-	if (!get_u32(doc, "vcpus", &v.vcpus) || v.vcpus < 1 || v.vcpus > VCPUS_MAX)
-		return refuse(e, where, "vcpus must be from 1 to 256");
-	if (!unpack_u64(unpack_key(doc, "memory"), &v.memory_bytes) || v.memory_bytes < MEMORY_BYTES_MIN ||
-	    v.memory_bytes > MEMORY_BYTES_MAX)
-		return refuse(e, where, "memory must be from 32 MiB to 4 TiB");
-	if (unpack_key(doc, "run") && !unpack_bool(unpack_key(doc, "run"), &v.run))
-		return refuse(e, where, "run must be true or false");
-	if (!get_text(doc, "kernel", v.kernel, sizeof v.kernel) ||
-	    !get_text(doc, "initrd", v.initrd, sizeof v.initrd) || !is_path(v.kernel) || !is_path(v.initrd))
-		return refuse(e, where, "kernel and initrd must be absolute paths of at most 1023 bytes");
-	if (!get_text(doc, "cmdline", v.cmdline, sizeof v.cmdline))
-		return refuse(e, where, "cmdline must be a text of at most 2047 bytes");
-	if (!get_u32(doc, "priority", &v.priority) || v.priority > PRIORITY_MAX)
-		return refuse(e, where, "priority must be from 0 to 1000");
-	if (v.run && v.kernel[0] == '\0')
-		return refuse(e, where, "a VM that runs needs boot.kernel (VMs have no disks in this release)");
+	if (!is_kind(doc, "vm"))
+		wrong = "the kind must be vm";
+	else if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !method_name_is_valid(v.name))
+		wrong = "a name has letters, digits, '.', '_' and '-', at most 63";
+	else if (unpack_key(doc, "run") && !unpack_bool(unpack_key(doc, "run"), &v.run))
+		wrong = "run must be true or false";
+	else if (!get_u32(doc, "priority", &v.priority) || v.priority > PRIORITY_MAX)
+		wrong = "priority must be from 0 to 1000";
+	else
+		wrong = read_size(doc, &v);
+	if (!wrong)
+		wrong = read_boot(doc, &v);
+	if (wrong)
+		return refuse(e, where, wrong);
 	*ret = v;
 	return 0;
 }
 
-/* Could any single node that has told what it has hold this VM? Without such a node nothing is refused. */
+/* Could any single node hold this VM? While one that may run VMs has not told what it has, nothing is refused. */
 static bool some_node_could_hold(struct agent *agent, const struct command_vm_put *v)
 {
 	struct store_node nodes[NODES_MAX];
 	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
-	bool heard = false;
-
 	for (size_t i = 0; i < n; i++) {
 		struct node_peer_status s;
 
 		node_peer_status(agent->node, nodes[i].node, &s);
-		if (!s.heard || !s.info.runs_vms)
-			continue;
-		heard = true;
+		if (!s.heard)
+			return true;
 		if (v->memory_bytes <= s.info.memory_bytes / 100 * SCHEDULER_MEMORY_PERCENT &&
 		    v->vcpus <= s.info.cpus * SCHEDULER_VCPUS_PER_CPU)
 			return true;
 	}
-	return !heard;
+	return false;
 }
 
 static bool is_same(const struct command_vm_put *a, const struct command_vm_put *b)

@@ -136,8 +136,10 @@ static void resumed(struct guests *g, const struct hypervisor_event *ev)
 
 static void ready(struct guests *g, const struct hypervisor_event *ev)
 {
-	g->info.memory_bytes = ev->memory_bytes;
-	g->info.cpus = ev->cpus;
+	if (ev->code < 0) {
+		log_error("hypervisor: this node runs no VMs: %s", ev->text);
+		return;
+	}
 	g->info.runs_vms = true;
 	memcpy(g->info.accel, ev->accel, sizeof g->info.accel);
 	memcpy(g->info.version, ev->version, sizeof g->info.version);
@@ -229,6 +231,8 @@ int guests_open(struct uv_loop_s *loop, const struct config *config, struct guar
 	*ret = g;
 	if (strcmp(config->uri, "none") == 0)
 		return 0;
+	g->info.memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	g->info.cpus = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
 	rc = load_module(g, e);
 	return rc < 0 ? rc : connect_hypervisor(g, config, e);
 }

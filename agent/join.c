@@ -172,7 +172,7 @@ static void take_request(struct join *j, size_t n)
 	struct unpack u;
 	const uint8_t *pem;
 	size_t pem_n;
-	char method[16];
+	char method[16], ca[65];
 
 	if (unpack_open(&u, j->in.data, n) < 0) {
 		unpack_free(&u);
@@ -184,6 +184,8 @@ static void take_request(struct join *j, size_t n)
 	if (!unpack_str(unpack_at(u.root, 2), method, sizeof method) || strcmp(method, "join") != 0 ||
 	    !unpack_bin(unpack_key(asked, "request"), &pem, &pem_n)) {
 		refuse(j, PROTO_E_INVALID, "with a token, only join can be asked for");
+	} else if (!unpack_str(unpack_key(asked, "ca"), ca, sizeof ca) || strcmp(ca, j->agent->ca_fingerprint) != 0) {
+		refuse(j, PROTO_E_DENIED, "the token names another CA than this cluster's");
 	} else if (j->agent->ca_key.len == 0) {
 		refuse(j, PROTO_E_CONFLICT, "this node has no CA key: join by another one");
 	} else {

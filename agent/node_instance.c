@@ -248,10 +248,12 @@ static void end_step(struct node *n, struct instance *i, const struct store_vm *
 		kill_once(n, i);
 		return;
 	}
-	if (i->shutdown)
+	if (now_of(n) < i->next_press)
 		return;
+	if (!i->shutdown)
+		i->end_by = now_of(n) + SHUTDOWN_WAIT;
 	i->shutdown = true;
-	i->end_by = now_of(n) + SHUTDOWN_WAIT;
+	i->next_press = now_of(n) + PRESS_EVERY; /* a guest that still boots has not heard the last one */
 	n->env.vm_shutdown(n->env.ctx, i->vm, i->gen);
 }
 

@@ -9,6 +9,7 @@
 #define STOPPED_EVERY  (300 * USEC_PER_MS) /* a lost STOPPED is sent again */
 #define INFO_EVERY     (1000 * USEC_PER_MS)
 #define SHUTDOWN_WAIT  (30 * USEC_PER_SEC) /* a guest that ignores its power button is ended then */
+#define PRESS_EVERY    (3 * USEC_PER_SEC)
 #define PLAN_EVERY     (10 * USEC_PER_MS)
 #define LEASE_FRESH    (USEC_PER_SEC) /* a node granted within this can take VMs */
 
@@ -31,7 +32,7 @@ struct instance {
 	int32_t pid;
 	bool resumed;  /* `cont` was given */
 	bool shutdown; /* the power button was pressed; end it at @end_by */
-	usec_t end_by;
+	usec_t end_by, next_press;
 	bool killed;
 	bool asked_to_end;
 	usec_t next_stopped;

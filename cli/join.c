@@ -124,6 +124,7 @@ static int ask(struct joining *j, const struct args *args, struct net_client *cl
 	pack_kv_str(&p, "name", args->name);
 	pack_kv_str(&p, "address", args->listen);
 	pack_kv_str(&p, "zone", args->zone ? args->zone : "");
+	pack_kv_str(&p, "ca", token->fingerprint);
 	pack_key(&p, "request");
 	pack_bin(&p, j->request.data, j->request.len);
 	pack_end(&p);

@@ -64,10 +64,9 @@ static void qemu_version(const char *capabilities, char *ret, size_t size)
 	buf_free(&out);
 }
 
-static void describe(struct hypervisor *h, const char *capabilities, struct hypervisor_event *ev)
+static void describe(const char *capabilities, struct hypervisor_event *ev)
 {
 	unsigned long libvirt = 0;
-	virNodeInfo info = {0};
 	char qemu[24] = "-";
 
 	if (capabilities)
@@ -75,13 +74,8 @@ static void describe(struct hypervisor *h, const char *capabilities, struct hype
 	(void)virGetVersion(&libvirt, NULL, NULL);
 	(void)snprintf(ev->version, sizeof ev->version, "QEMU %s, libvirt %lu.%lu.%lu", qemu, libvirt / 1000000,
 		       libvirt / 1000 % 1000, libvirt % 1000);
-	if (ev->code < 0 || virNodeGetInfo(h->conn, &info) < 0)
-		return;
-	ev->memory_bytes = (uint64_t)info.memory * 1024;
-	ev->cpus = info.cpus;
 }
 
-/* Without a QEMU that can run our machine type there is no room for VMs: memory and CPUs stay 0. */
 void hypervisor_probe(struct hypervisor *h, void *unused)
 {
 	struct hypervisor_event ev = {.kind = HYPERVISOR_READY};
@@ -90,7 +84,7 @@ void hypervisor_probe(struct hypervisor *h, void *unused)
 
 	(void)unused;
 	(void)snprintf(ev.accel, sizeof ev.accel, "%s", is_kvm ? "kvm" : "tcg");
-	describe(h, capabilities, &ev);
+	describe(capabilities, &ev);
 	free(capabilities);
 	hypervisor_lock(h);
 	h->is_kvm = is_kvm;

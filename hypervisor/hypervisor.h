@@ -37,7 +37,7 @@ struct hypervisor_vm {
 };
 
 enum hypervisor_event_kind {
-	HYPERVISOR_READY,        /* capabilities are known: accel, memory_bytes, cpus */
+	HYPERVISOR_READY,        /* capabilities are known: accel; code negative: no guest can run, text says why */
 	HYPERVISOR_STARTED,      /* created, paused: pid is the QEMU process */
 	HYPERVISOR_START_FAILED, /* nothing runs; text says why */
 	HYPERVISOR_RESUMED,      /* `cont` was given; code 0 or negative */
@@ -53,8 +53,6 @@ struct hypervisor_event {
 	int32_t pid;
 	char accel[8];
 	char version[64]; /* READY: "QEMU 10.0.2, libvirt 11.3.0" */
-	uint64_t memory_bytes;
-	uint32_t cpus;
 	char text[256];
 };
 

@@ -210,7 +210,6 @@ static void test_life(void **state KEDGE_UNUSED)
 	struct hypervisor_found found[4];
 
 	assert_string_equal(ev.accel, "tcg");
-	assert_true(ev.cpus > 0 && ev.memory_bytes > 0);
 	assert_non_null(strstr(ev.version, "libvirt "));
 	assert_int_equal(ops->found(h, found, 4), 0); /* the driver's own domain is not ours */
 
