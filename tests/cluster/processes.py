@@ -17,7 +17,7 @@ class Process:
         self.program = os.path.basename(argv[0])
 
     def is_below(self, path):
-        return any(path + "/" in arg for arg in self.argv)
+        return any(path + "/" in arg + "/" for arg in self.argv)
 
     @property
     def guest(self):
