@@ -142,6 +142,7 @@ start_node() { # N
 	runs "$1" && return 0
 	say "starting node n$1"
 	setsid nohup "$bin/kedged" --config "$dir/n$1/kedge.conf" </dev/null >>"$dir/n$1.log" 2>&1 &
+	disown
 }
 
 set_accel() { # N

@@ -122,17 +122,17 @@ step unit 300 ctest --test-dir "$build" --verbose -j 2 --no-tests=error || true
 
 case "$mode" in
 quick)
-	simulate planted 120 --planted
+	simulate planted 120 --planted tests/sim/planted.seeds
 	simulate simulation 90 --box 60
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step cluster-join 300 python3 tests/cluster/test_join.py || true
 	;;
 sanitizer)
-	simulate planted 400 --planted
+	simulate planted 400 --planted tests/sim/planted.seeds
 	simulate simulation 330 --box 200
 	;;
 *)
-	simulate planted 200 --planted
+	simulate planted 200 --planted tests/sim/planted.seeds
 	if [ "$mode" = long ]; then simulate simulation 14400 --seeds 2000; else simulate simulation 260 --box 200; fi
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
