@@ -34,7 +34,7 @@ def processes(path):
     """(pid, argv) of our programs with something below the directory @path on their command line."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
         argv = command_line(pid)
-        if argv and os.path.basename(argv[0]).startswith(PROGRAMS) and any(path + "/" in arg for arg in argv):
+        if argv and os.path.basename(argv[0]).startswith(PROGRAMS) and any(path + "/" in arg + "/" for arg in argv):
             yield int(pid), argv
 
 

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""How long nobody serves: a node dies until its guest's QEMU runs elsewhere; a leader dies until the next change is
+committed. Real agents, real guests, every process of the node killed; times from /proc and from a client's answer.
+
+usage: bench/failover.py [--runs N]     N of each kind, 20 unless told
+
+Beside each stands what the same machine needs without a failure: starting the same guest, committing a change.
+"""
+import argparse
+import os
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "cluster"))
+import harness  # noqa: E402
+
+FINE_S = 0.004  # /proc is looked at this often
+GIVE_UP_S = 30
+
+
+def wait_fine(condition, what):
+    deadline = time.monotonic() + GIVE_UP_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError("not within %d s: %s" % (GIVE_UP_S, what))
+        time.sleep(FINE_S)
+
+
+def runs_elsewhere(cluster, vm, dead):
+    return any(q.node != dead and not q.stopped for q in cluster.qemus(vm))
+
+
+def start_time(cluster, vm):
+    """From the command to a QEMU that runs, without any failure."""
+    began = time.monotonic()
+    cluster.apply(cluster.leader(), cluster.vm_yaml(vm))
+    wait_fine(lambda: any(not q.stopped for q in cluster.qemus(vm)), "%s runs" % vm)
+    took = time.monotonic() - began
+    cluster.wait_for(lambda: cluster.runs_on(vm), 60, "%s counts" % vm)
+    return took
+
+
+def node_failure(cluster, vm, with_leader):
+    """Kill the node of @vm, moved to where it is wanted by naming another leader or another owner."""
+    owner = cluster.wait_for(lambda: cluster.runs_on(vm), 60, "%s counts" % vm)
+    if (cluster.leader() == owner) != with_leader:
+        return None
+    dead = cluster.node(owner).name
+    began = time.monotonic()
+    cluster.kill_node(owner)
+    wait_fine(lambda: runs_elsewhere(cluster, vm, dead), "it runs elsewhere")
+    took = time.monotonic() - began
+    bring_back(cluster, owner)
+    return took
+
+
+def bring_back(cluster, i):
+    cluster.start(i)
+    cluster.wait_formed()
+    cluster.wait_for(lambda: all(n["accel"] for n in cluster.status(1)["nodes"]), 30, "every node can run guests")
+
+
+def commit(cluster, through, number):
+    began = time.monotonic()
+    cluster.apply(through, cluster.vm_yaml("row-%d" % number, run=False))
+    return time.monotonic() - began
+
+
+def leader_failure(cluster, number):
+    leader = cluster.wait_for(cluster.leader, 30, "there is a leader")
+    through = next(n.number for n in cluster.nodes if n.number != leader)
+    usual = commit(cluster, through, 2 * number)
+    cluster.kill_node(leader)
+    took = commit(cluster, through, 2 * number + 1)
+    bring_back(cluster, leader)
+    return usual, took
+
+
+def show(what, times, beside=None):
+    line = "%-58s n=%-3d min %.2f  median %.2f  max %.2f s" % (
+        what, len(times), min(times), statistics.median(times), max(times))
+    if beside:
+        line += "   x%.1f of the same without a failure" % (statistics.median(times) / statistics.median(beside))
+    print(line, flush=True)
+
+
+def node_failures(cluster, vm, runs):
+    """The guest lands where it lands: both kinds are collected until each has @runs."""
+    times = {True: [], False: []}
+    while min(len(t) for t in times.values()) < runs:
+        owner = cluster.wait_for(lambda: cluster.runs_on(vm), 60, "%s counts" % vm)
+        is_leader = cluster.leader() == owner
+        if len(times[is_leader]) >= runs:
+            make_other_kind(cluster, owner, is_leader)
+            continue
+        took = node_failure(cluster, vm, is_leader)
+        if took is not None:
+            times[is_leader].append(took)
+    return times
+
+
+def make_other_kind(cluster, owner, is_leader):
+    """Another leader: by the death of the present one, or of a leader that is not yet the owner."""
+    if is_leader:
+        cluster.stop(owner)  # hung for a moment: shorter than its lease, longer than an election
+        time.sleep(1.2)
+        cluster.cont(owner)
+    else:
+        leader = cluster.leader()
+        cluster.stop(leader)
+        time.sleep(1.2)
+        cluster.cont(leader)
+    cluster.wait_formed()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    args = parser.parse_args()
+    with harness.Cluster(name="bench") as cluster:
+        cluster.wait_for(lambda: all(n["accel"] for n in cluster.status(1)["nodes"]), 60, "every node can run guests")
+        starts = [start_time(cluster, "start-%d" % i) for i in range(2)]
+        for i in range(2):
+            cluster.delete("start-%d" % i)
+        cluster.create("till")
+        times = node_failures(cluster, "till", args.runs)
+        show("starting a guest", starts)
+        show("node dies, not the leader, until QEMU runs elsewhere", times[False], starts)
+        show("node dies, the leader too, until QEMU runs elsewhere", times[True], starts)
+        cluster.delete("till")
+        pairs = [leader_failure(cluster, i) for i in range(args.runs)]
+        show("a change is committed", [usual for usual, _ in pairs])
+        show("leader dies, until a change is committed", [took for _, took in pairs], [usual for usual, _ in pairs])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
