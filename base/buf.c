@@ -33,17 +33,22 @@ void buf_append(struct buf *b, const void *p, size_t n)
 
 void buf_printf(struct buf *b, const char *fmt, ...)
 {
-	va_list ap, again;
-	int n;
+	size_t room = 128;
 
-	va_start(ap, fmt);
-	va_copy(again, ap);
-	n = vsnprintf(NULL, 0, fmt, ap);
-	va_end(ap);
-	CHECK(n >= 0);
-	(void)vsnprintf((char *)buf_reserve(b, (size_t)n + 1), (size_t)n + 1, fmt, again);
-	va_end(again);
-	b->len += (size_t)n;
+	for (;;) {
+		va_list ap;
+		int n;
+
+		va_start(ap, fmt);
+		n = vsnprintf((char *)buf_reserve(b, room), room, fmt, ap);
+		va_end(ap);
+		CHECK(n >= 0);
+		if ((size_t)n < room) {
+			b->len += (size_t)n;
+			return;
+		}
+		room = (size_t)n + 1;
+	}
 }
 
 void buf_consume(struct buf *b, size_t n)

@@ -267,6 +267,8 @@ void consensus_view(struct consensus *c, struct consensus_view *ret)
 	const char *address;
 
 	memset(ret, 0, sizeof *ret);
+	if (!c->started) /* raft's memory may be gone: the last proposals call back while it closes */
+		return;
 	raft_leader(&c->raft, &leader, &address);
 	ret->term = raft_current_term(&c->raft);
 	ret->is_leader = raft_state(&c->raft) == RAFT_LEADER;

@@ -83,6 +83,7 @@ int consensus_propose(struct consensus *c, const void *entry, size_t n, consensu
 /* Log an entry of this term without content; @done(status 0) once it is applied (L5). Errors as above. */
 int consensus_barrier(struct consensus *c, consensus_done done, void *ctx) KEDGE_MUST_CHECK;
 
+/* All zero before consensus_start() and after consensus_close(). */
 void consensus_view(struct consensus *c, struct consensus_view *ret);
 
 /* As leader, start at most one change of members towards: every node of @nodes is a member, @voters_max of those that
