@@ -48,17 +48,30 @@ static void bulk_start(struct consensus *c, node_id_t to, struct buf *frame, str
 	*frame = (struct buf){0};
 }
 
+/* libraft refuses a pre-vote of a lower term with the asker's own term. Where the node with the longest log has the
+ * lowest term, it then never learns why, nobody else may win, and the group stands without a leader for good. The true
+ * term, which the asker's code is ready to take up (Raft dissertation, 3.3), ends that. */
+static void tell_true_term(const struct raft *raft, struct raft_message *m)
+{
+	struct raft_request_vote_result *r = &m->request_vote_result;
+
+	if (m->type == RAFT_REQUEST_VOTE_RESULT && r->pre_vote && r->vote_granted == 0 && r->term < raft->current_term)
+		r->term = raft->current_term;
+}
+
 int links_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message, raft_io_send_cb cb)
 {
 	struct raft *raft = io->data;
 	struct consensus *c = raft->data;
 	node_id_t to = (node_id_t)message->server_id;
 	size_t ends[PARTS_MAX], n, from = 0;
+	struct raft_message told = *message;
 	struct buf frames = {0};
 	int rc = 0;
 
 	CHECK(to >= 1 && to <= NODES_MAX);
-	n = wire_encode(message, &frames, ends, PARTS_MAX);
+	tell_true_term(raft, &told);
+	n = wire_encode(&told, &frames, ends, PARTS_MAX);
 	if (n == 1 && frames.len > RAFT_FRAME_BYTES * 3 / 2) {
 		bulk_start(c, to, &frames, req, cb);
 		return 0;

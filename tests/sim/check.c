@@ -78,7 +78,9 @@ void sim_check_end(struct world *w)
 	for (unsigned a = 1; a <= SIM_NODES; a++) {
 		if (store_applied(w->hosts[a].store) != store_applied(w->hosts[1].store) ||
 		    store_hash(w->hosts[a].store) != store_hash(w->hosts[1].store))
-			sim_violate(w, "agreement", "nodes 1 and %u end at different states", a);
+			sim_violate(w, "agreement", "nodes 1 and %u end at different states: applied %llu and %llu", a,
+				    (unsigned long long)store_applied(w->hosts[1].store),
+				    (unsigned long long)store_applied(w->hosts[a].store));
 	}
 	n = store_vms(w->hosts[1].store, vms, VMS_MAX);
 	for (size_t i = 0; i < n; i++) {

@@ -29,6 +29,7 @@ void sim_faults_choose(struct world *w)
 	f->duplicate = weight(w) * 50;
 	f->slow_start = weight(w) * 40;
 	f->start_fails = weight(w) * 20;
+	f->behind = w->seed % 5 == 0;
 	for (unsigned n = 1; n <= SIM_NODES; n++) {
 		int64_t ppm = (int64_t)w->timing.drift_ppm;
 
@@ -215,8 +216,24 @@ static void fault_event(struct world *w, struct event *e)
 	sim_after(w, 20 * USEC_PER_MS + sim_random(w, 600 * USEC_PER_MS), fault_event, OWNER_WORLD, 0);
 }
 
+/* A follower whose entries come late, heartbeats and all, but whose leases come in time: its store is behind. */
+static void behind_event(struct world *w, struct event *e)
+{
+	unsigned node = 1 + (unsigned)sim_random(w, SIM_NODES);
+
+	(void)e;
+	memset(w->raft_lag, 0, sizeof w->raft_lag);
+	if (w->healing)
+		return;
+	if (sim_chance(w, 600))
+		w->raft_lag[node] = some_time(w);
+	sim_after(w, 200 * USEC_PER_MS + some_time(w), behind_event, OWNER_WORLD, 0);
+}
+
 void sim_faults_start(struct world *w)
 {
+	if (w->faults.behind)
+		sim_after(w, 5 * USEC_PER_SEC, behind_event, OWNER_WORLD, 0);
 	sim_after(w, 5 * USEC_PER_SEC, fault_event, OWNER_WORLD, 0);
 }
 
@@ -224,6 +241,7 @@ void sim_heal(struct world *w)
 {
 	sim_log(w, "healing");
 	w->healing = true;
+	memset(w->raft_lag, 0, sizeof w->raft_lag);
 	memset(w->cut, 0, sizeof w->cut);
 	for (unsigned n = 1; n <= SIM_NODES; n++) {
 		w->hosts[n].hung = false;

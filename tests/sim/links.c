@@ -55,7 +55,7 @@ int sim_raft_send(void *ctx, node_id_t to, const void *p, size_t n)
 {
 	unsigned from;
 	struct world *w = world_of(ctx, &from);
-	usec_t at = w->now + delay_of(w);
+	usec_t at = w->now + delay_of(w) + w->raft_lag[to];
 	struct event *e;
 
 	if (!w->link[from][to])
@@ -87,7 +87,7 @@ void sim_lease_send(void *ctx, node_id_t to, const void *p, size_t n)
 	if (!w->link[from][to] || w->cut[from][to] || !w->hosts[to].agent_up)
 		return;
 	while (copies-- > 0)
-		(void)post(w, lease_delay(w), from, to, p, n);
+		post(w, lease_delay(w), from, to, p, n)->outlives = w->faults.behind;
 }
 
 bool sim_is_up(void *ctx, node_id_t node)

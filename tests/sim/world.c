@@ -110,6 +110,8 @@ static bool is_alive(const struct host *h, const struct event *e)
 {
 	if (e->owner == OWNER_WORLD)
 		return true;
+	if (e->outlives)
+		return h->agent_up;
 	if (!h->up || e->life != life_of(h, e->owner))
 		return false;
 	if (e->owner == OWNER_AGENT)

@@ -26,6 +26,7 @@ struct event {
 	enum event_owner owner;
 	unsigned node; /* 1.. */
 	uint64_t life; /* of the owner: an event of an earlier life is dropped */
+	bool outlives; /* but this one comes to the next agent */
 	uint64_t a, b, c;
 	void *p; /* free()d with the event */
 	size_t n;
@@ -119,6 +120,7 @@ struct op {
 struct faults {
 	unsigned agent_crash, power, hang, guard_kill, isolate, one_way, break_link, slow_disk, guest_end, admin, lag,
 		duplicate, slow_start, start_fails;
+	bool behind; /* raft's frames lag for seconds while leases come through, and lease frames outlive processes */
 };
 
 struct world {
@@ -132,6 +134,7 @@ struct world {
 	bool cut[SIM_NODES + 1][SIM_NODES + 1];  /* frames from a to b vanish */
 	bool link[SIM_NODES + 1][SIM_NODES + 1]; /* a and b have a connection (symmetric) */
 	uint64_t link_life[SIM_NODES + 1][SIM_NODES + 1];
+	usec_t raft_lag[SIM_NODES + 1];                 /* to this node */
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
 	bool healing;

@@ -2,3 +2,5 @@ kedge_test(unit_timing SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_timing.c LINK kedg
 kedge_test(unit_proto SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_proto.c LINK kedge_store)
 kedge_test(unit_store SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_store.c LINK kedge_store)
 kedge_test(unit_scheduler SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_scheduler.c LINK kedge_scheduler)
+kedge_test(unit_guard SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_guard.c LINK kedge_guard_core)
+kedge_test(unit_lease SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_lease.c LINK kedge_consensus)
