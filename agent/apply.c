@@ -80,7 +80,7 @@ static int read_document(const struct msgpack_object *doc, const char *where, st
 
 	if (!is_kind(doc, "vm"))
 		wrong = "the kind must be vm";
-	else if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !method_name_is_valid(v.name))
+	else if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !name_is_valid(v.name))
 		wrong = "a name has letters, digits, '.', '_' and '-', at most 63";
 	else if (unpack_key(doc, "run") && !unpack_bool(unpack_key(doc, "run"), &v.run))
 		wrong = "run must be true or false";
@@ -121,18 +121,6 @@ static bool is_same(const struct command_vm_put *a, const struct command_vm_put 
 	       strcmp(a->cmdline, b->cmdline) == 0;
 }
 
-/* RFC 4122, version 4. */
-static void make_uuid(char ret[40])
-{
-	uint8_t b[16];
-
-	random_bytes(b, sizeof b);
-	b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
-	b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-	(void)snprintf(ret, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-		       b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
-}
-
 static void tell(struct pack *p, const char *name, const char *action)
 {
 	pack_map(p);
@@ -163,7 +151,7 @@ static int add_document(struct agent *agent, const struct msgpack_object *doc, s
 			       "%s%svm '%s': no node has the %llu MiB of memory and %u vcpus for it", where,
 			       where[0] ? ": " : "", v.name, (unsigned long long)(v.memory_bytes >> 20), v.vcpus);
 	tell(p, v.name, store_vm(agent->store, v.name, &old) ? "update" : "create");
-	make_uuid(v.uuid);
+	random_uuid(v.uuid);
 	(void)snprintf(v.machine, sizeof v.machine, "%s", HYPERVISOR_MACHINE);
 	message_encode(&command_vm_put_type, &v, &c->bodies);
 	c->n_bodies++;

@@ -4,23 +4,12 @@
 
 #include "agent/apply.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #define EVENTS_LIMIT_MAX    1000
 #define TOKEN_SECONDS_MAX   (7 * 24 * 3600)
 #define TOKEN_SECONDS_USUAL 3600
-
-bool method_name_is_valid(const char *name)
-{
-	if (!isalnum((unsigned char)name[0]) || strlen(name) >= NAME_BYTES_MAX)
-		return false;
-	for (const char *c = name; *c; c++)
-		if (!isalnum((unsigned char)*c) && *c != '.' && *c != '_' && *c != '-')
-			return false;
-	return true;
-}
 
 bool method_session(const struct msgpack_object *params, uint64_t *ret_session, uint64_t *ret_num)
 {
@@ -224,7 +213,7 @@ static int node_add(struct agent *agent, const struct msgpack_object *params, st
 	struct command_token_add token;
 	struct store_cluster cluster;
 
-	if (get_name(params, body.name, e) < 0 || !method_name_is_valid(body.name))
+	if (get_name(params, body.name, e) < 0 || !name_is_valid(body.name))
 		return err_set(e, PROTO_E_INVALID,
 			       "join: a node's name has letters, digits, '.', '_' and '-', at most %d",
 			       NAME_BYTES_MAX - 1);

@@ -42,7 +42,4 @@ bool method_is_allowed(const struct method *m, enum net_role role);
 /* Session and number that a change carries. */
 bool method_session(const struct msgpack_object *params, uint64_t *ret_session, uint64_t *ret_num);
 
-/* Names of VMs and nodes: letters, digits and ._- after a first letter or digit. */
-bool method_name_is_valid(const char *name);
-
 #endif

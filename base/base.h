@@ -11,6 +11,7 @@
 #include "base/guard_page.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/name.h"
 #include "base/planted.h"
 #include "base/random.h"
 #include "base/timing.h"

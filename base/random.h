@@ -11,4 +11,7 @@ void random_bytes(void *p, size_t n);
 /* [any] 64 random bits, never 0. */
 uint64_t random_u64(void);
 
+/* [any] A random UUID as text (RFC 4122, version 4). */
+void random_uuid(char ret[40]);
+
 #endif

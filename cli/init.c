@@ -13,18 +13,6 @@ struct founding {
 	char cluster[40];
 };
 
-/* RFC 4122, version 4. */
-static void make_id(char ret[40])
-{
-	uint8_t b[16];
-
-	random_bytes(b, sizeof b);
-	b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
-	b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-	(void)snprintf(ret, 40, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-		       b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
-}
-
 static int make_certificate(struct founding *f, const char *name, struct buf *ret_key, struct buf *ret_cert,
 			    struct err *e)
 {
@@ -41,7 +29,7 @@ static int make_all(struct founding *f, struct err *e)
 {
 	int rc;
 
-	make_id(f->cluster);
+	random_uuid(f->cluster);
 	rc = net_pki_make_ca(f->cluster, &f->ca_key, &f->ca_cert, e);
 	if (rc == 0)
 		rc = make_certificate(f, "node:1", &f->node_key, &f->node_cert, e);

@@ -3,7 +3,6 @@
 #include "cli/command.h"
 
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,16 +16,6 @@ static const char *const pki_files[] = {"pki/ca.crt",   "pki/ca.key",    "pki/no
 static void path_of(const char *dir, const char *file, char ret[PATH_BYTES_MAX + 32])
 {
 	(void)snprintf(ret, PATH_BYTES_MAX + 32, "%.1000s/%s", dir, file);
-}
-
-static bool is_name(const char *name)
-{
-	if (!isalnum((unsigned char)name[0]) || strlen(name) >= NAME_BYTES_MAX)
-		return false;
-	for (const char *c = name; *c; c++)
-		if (!isalnum((unsigned char)*c) && *c != '.' && *c != '_' && *c != '-')
-			return false;
-	return true;
 }
 
 static int check_listen(const char *listen, struct err *e)
@@ -51,10 +40,10 @@ int node_files_check(const struct node_files *f, struct err *e)
 	if (strlen(f->dir) > 60)
 		return err_set(e, PROTO_E_INVALID,
 			       "--dir: at most 60 letters, because the paths of the sockets in it are limited");
-	if (!is_name(f->name))
+	if (!name_is_valid(f->name))
 		return err_set(e, PROTO_E_INVALID, "--name: letters, digits, '.', '_' and '-', at most %d",
 			       NAME_BYTES_MAX - 1);
-	if (f->zone && f->zone[0] && !is_name(f->zone))
+	if (f->zone && f->zone[0] && !name_is_valid(f->zone))
 		return err_set(e, PROTO_E_INVALID, "--zone: letters, digits, '.', '_' and '-'");
 	rc = check_listen(f->listen, e);
 	if (rc < 0)

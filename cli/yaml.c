@@ -73,16 +73,6 @@ static int set_text(struct reader *r, const yaml_node_t *value, const char *what
 	return 0;
 }
 
-static bool is_name(const char *name)
-{
-	if (!isalnum((unsigned char)name[0]))
-		return false;
-	for (const char *c = name; *c; c++)
-		if (!isalnum((unsigned char)*c) && *c != '.' && *c != '_' && *c != '-')
-			return false;
-	return true;
-}
-
 static int set_kind(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
 {
 	const char *kind = scalar(value);
@@ -101,7 +91,7 @@ static int set_name(struct reader *r, const yaml_node_t *value, struct yaml_vm *
 
 	if (rc < 0)
 		return rc;
-	if (!is_name(vm->name))
+	if (!name_is_valid(vm->name))
 		return mistake(r, value,
 			       "'%s' is no name: letters, digits, '.', '_' and '-', beginning with a letter "
 			       "or digit",
