@@ -87,7 +87,8 @@ void sim_lease_send(void *ctx, node_id_t to, const void *p, size_t n)
 	if (!w->link[from][to] || w->cut[from][to] || !w->hosts[to].agent_up)
 		return;
 	while (copies-- > 0)
-		post(w, lease_delay(w), from, to, p, n)->outlives = w->faults.behind;
+		post(w, lease_delay(w) + w->lease_lag[to], from, to, p, n)->outlives =
+			w->faults.behind || w->faults.stories;
 }
 
 bool sim_is_up(void *ctx, node_id_t node)

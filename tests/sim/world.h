@@ -120,7 +120,8 @@ struct op {
 struct faults {
 	unsigned agent_crash, power, hang, guard_kill, isolate, one_way, break_link, slow_disk, guest_end, admin, lag,
 		duplicate, slow_start, start_fails;
-	bool behind; /* raft's frames lag for seconds while leases come through, and lease frames outlive processes */
+	bool stories; /* faults in the order that a planted bug needs to show */
+	bool behind;  /* raft's frames lag for seconds while leases come through, and lease frames outlive processes */
 };
 
 struct world {
@@ -135,6 +136,7 @@ struct world {
 	bool link[SIM_NODES + 1][SIM_NODES + 1]; /* a and b have a connection (symmetric) */
 	uint64_t link_life[SIM_NODES + 1][SIM_NODES + 1];
 	usec_t raft_lag[SIM_NODES + 1];                 /* to this node */
+	usec_t lease_lag[SIM_NODES + 1];                /* to this node */
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
 	bool healing;
