@@ -223,6 +223,8 @@ static bool may_thaw(const struct judged *j, const struct instance *i)
 		return true;
 	if (PLANTED(startnogen) && !i->resumed)
 		return j->lease;
+	if (PLANTED(startnolease) && !i->resumed)
+		return j->knows && j->mine;
 	if (PLANTED(thawnogen) && i->resumed)
 		return j->lease;
 	if (PLANTED(thawlocal) && i->resumed)
@@ -271,7 +273,7 @@ static void watched_step(struct node *n, struct instance *i, const struct judged
 		return;
 	}
 	if (state == GUARD_HELD && n->raise_to == 0 && may_thaw(j, i))
-		order_thaw(n, i, PLANTED(startrace) ? USEC_INFINITY : j->deadline);
+		order_thaw(n, i, PLANTED(startrace) || PLANTED(startnolease) ? USEC_INFINITY : j->deadline);
 	if (state == GUARD_RUNNING && !i->resumed) { /* L13: safe however late */
 		i->resumed = true;
 		n->env.vm_resume(n->env.ctx, i->vm, i->gen);

@@ -88,7 +88,7 @@ static void slot_step(struct guard_core *g, size_t slot, usec_t now, usec_t dead
 		hold(g, slot);
 	else if (state == GUARD_RUNNING && is_over)
 		freeze_at_deadline(g, slot);
-	else if (state == GUARD_HELD && !is_over && now < order)
+	else if (state == GUARD_HELD && (!is_over || PLANTED(startnolease)) && now < order)
 		thaw(g, slot, order);
 }
 
