@@ -224,7 +224,7 @@ void links_free(struct consensus *c)
 		buf_free(&c->in[i].bytes);
 	}
 	buf_free(&c->held.frame);
-	links_step(c);
-	free(c->sent.v);
-	c->sent.v = NULL;
+	do
+		links_step(c);
+	while (c->sent.n > 0); /* a callback may have sent again: each has its answer before raft goes */
 }
