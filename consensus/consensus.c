@@ -32,6 +32,37 @@ static int set_vote(struct raft_io *io, raft_id id)
 	return 0;
 }
 
+struct get {
+	struct raft_io_snapshot_get req;
+	struct consensus *c;
+	struct raft_io_snapshot_get *asked;
+	raft_io_snapshot_get_cb cb;
+};
+
+/* libraft sends the snapshot from within the callback: links_send() then looks at got_term. */
+static void snapshot_got(struct raft_io_snapshot_get *req, struct raft_snapshot *snapshot, int status)
+{
+	struct get *g = req->data;
+	struct consensus *c = g->c;
+
+	c->got_term = status == 0 ? snapshot->term : 0;
+	g->cb(g->asked, snapshot, status);
+	c->got_term = 0;
+	free(g);
+}
+
+static int snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb)
+{
+	struct get *g = xcalloc(1, sizeof *g);
+	int rv;
+
+	*g = (struct get){.req = {.data = g}, .c = of_io(io), .asked = req, .cb = cb};
+	rv = g->c->io_snapshot_get(io, &g->req, snapshot_got);
+	if (rv != 0)
+		free(g);
+	return rv;
+}
+
 static int start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
 {
 	struct consensus *c = of_io(io);
@@ -55,6 +86,7 @@ int consensus_open_on(const struct consensus_config *config, const struct consen
 	c->io_start = io->start;
 	c->io_set_term = io->set_term;
 	c->io_set_vote = io->set_vote;
+	c->io_snapshot_get = io->snapshot_get;
 	fsm_init(c);
 	c->raft.data = c;
 	rv = raft_init(&c->raft, io, &c->fsm, config->self, config->address);
@@ -68,6 +100,7 @@ int consensus_open_on(const struct consensus_config *config, const struct consen
 	io->start = start;
 	io->set_term = set_term;
 	io->set_vote = set_vote;
+	io->snapshot_get = snapshot_get;
 	io->send = links_send;
 	raft_set_pre_vote(&c->raft, true);
 	raft_set_election_timeout(&c->raft, config->timing->election_ms);

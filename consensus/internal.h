@@ -55,6 +55,8 @@ struct consensus {
 	int (*io_start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv);
 	int (*io_set_term)(struct raft_io *io, raft_term term);
 	int (*io_set_vote)(struct raft_io *io, raft_id id);
+	int (*io_snapshot_get)(struct raft_io *io, struct raft_io_snapshot_get *req, raft_io_snapshot_get_cb cb);
+	raft_term got_term; /* of the snapshot that is being handed to libraft, else 0 */
 	raft_io_recv_cb recv;
 
 	struct proposal *proposals;

@@ -59,6 +59,17 @@ static void tell_true_term(const struct raft *raft, struct raft_message *m)
 		r->term = raft->current_term;
 }
 
+/* libraft chooses index and term of a snapshot before it reads one, and takes over only the index of what it read. A
+ * newer one that was written in between would go out with the old term, and its receiver would refuse the log for good.
+ */
+static void tell_snapshot_term(const struct consensus *c, struct raft_message *m)
+{
+	if (m->type == RAFT_INSTALL_SNAPSHOT) {
+		CHECK(c->got_term != 0);
+		m->install_snapshot.last_term = c->got_term;
+	}
+}
+
 int links_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message, raft_io_send_cb cb)
 {
 	struct raft *raft = io->data;
@@ -71,6 +82,7 @@ int links_send(struct raft_io *io, struct raft_io_send *req, const struct raft_m
 
 	CHECK(to >= 1 && to <= NODES_MAX);
 	tell_true_term(raft, &told);
+	tell_snapshot_term(c, &told);
 	n = wire_encode(&told, &frames, ends, PARTS_MAX);
 	if (n == 1 && frames.len > RAFT_FRAME_BYTES * 3 / 2) {
 		bulk_start(c, to, &frames, req, cb);
