@@ -13,6 +13,7 @@ const struct timing timing_lan = {
 	.lease = LAN_LEASE_MS * USEC_PER_MS,
 	.freeze_max = LAN_FREEZE_MAX_MS * USEC_PER_MS,
 	.takeover = LAN_TAKEOVER_MS * USEC_PER_MS,
+	.hear = LAN_HEAR_MS * USEC_PER_MS,
 	.drift_ppm = DRIFT_PPM,
 };
 

@@ -6,6 +6,7 @@
  *
  *      0  owner dies; its last grant may have been made up to INFLIGHT later than the instant we count from
  *    640  a voter is leader (ELECT 560 + POLL 50 + margin), 790 barrier and ages known: hidden behind TAKEOVER
+ *   2140  HEAR 1500 after that: a node that lives has asked the new leader; hidden too
  *   2430  INFLIGHT 20 + TAKEOVER 2410 are over: no guest of the owner executes any more (P2)
  *   2480  decided (DECIDE 50)
  *   2580  MOVE committed (COMMIT 100)
@@ -34,6 +35,8 @@
 #define LAN_LEASE_MS      2100
 #define LAN_FREEZE_MAX_MS 300
 #define LAN_ELECT_MS      1660 /* ROOM: the longest election that freezes nobody */
+#define LAN_HEAR_MS       1500 /* about the longest until a link is dialled again */
+#define LAN_LEADER_MS     640  /* from the old leader's death, in the median */
 
 /* Smallest whole number of ms with TAKEOVER >= (LEASE + FREEZE_MAX) * (1 + d) / (1 - d) + 1, up to the next 10. */
 #define TIMING_TAKEOVER_MS(lease, freeze, ppm) \
@@ -50,6 +53,7 @@ _Static_assert(LAN_TAKEOVER_MS == 2410, "lan: as walked above");
 _Static_assert(TIMING_BEARS_ELECTION(LAN_LEASE_MS, LAN_RENEW_MS, LAN_G_MS, LAN_ELECT_MS, LAN_POLL_MS, LAN_HEARTBEAT_MS,
 				     LAN_BARRIER_MS),
 	       "lan: a usual election would freeze healthy nodes");
+_Static_assert(LAN_LEADER_MS + LAN_HEAR_MS <= LAN_TAKEOVER_MS, "lan: HEAR would make a usual failover slower");
 
 /* All in microseconds but the two that go to libraft, which are in its milliseconds. */
 struct timing {
@@ -61,6 +65,8 @@ struct timing {
 	usec_t lease;      /* counted from the sending of the request (L1) */
 	usec_t freeze_max; /* the guard freezes within this after the deadline */
 	usec_t takeover;   /* the leader waits this long after the last grant (L8) */
+	usec_t hear;       /* a new leader takes nothing from a node that had no time yet to ask it: not for safety, but a
+			    * switch that reboots shall cost a pause and no restart */
 	unsigned drift_ppm;
 };
 

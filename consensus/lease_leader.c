@@ -245,8 +245,12 @@ bool lease_leader_read_good(const struct lease_leader *l, const struct consensus
 
 bool lease_leader_may_take(const struct lease_leader *l, const struct consensus_view *raft, node_id_t owner, usec_t now)
 {
-	usec_t from = l->holders[owner].wait_from;
+	const struct lease_holder *h = &l->holders[owner];
 
 	CHECK(owner >= 1 && owner <= NODES_MAX);
-	return still_leads(l, raft) && l->barrier_done && now >= from && now - from >= l->timing->takeover; /* L8 */
+	if (!still_leads(l, raft) || !l->barrier_done)
+		return false;
+	if (!h->granted && now < l->since + l->timing->hear) /* its link may not be dialled again yet */
+		return false;
+	return now >= h->wait_from && now - h->wait_from >= l->timing->takeover; /* L8 */
 }

@@ -13,9 +13,10 @@
 #define SILENT_MAX        (2 * USEC_PER_SEC)
 #define TICK_LATE         (USEC_PER_SEC) /* our own loop stalled: silence proves nothing then */
 #define HANDSHAKE_MAX     (10 * USEC_PER_SEC)
+#define CONNECT_MAX       (USEC_PER_SEC) /* then anew: the kernel repeats a lost SYN after 1, 2, 4 s, ever later */
 #define DRAIN_MAX         (5 * USEC_PER_SEC)
 #define REDIAL_MIN        (100 * USEC_PER_MS)
-#define REDIAL_MAX        (2 * USEC_PER_SEC)
+#define REDIAL_MAX        (500 * USEC_PER_MS) /* with CONNECT_MAX: how long after a cut is healed; cf. LAN_HEAR_MS */
 #define READ_BYTES        (64u << 10)
 #define SESSIONS_OPEN_MAX (CTL_CLIENTS_MAX + 2 * NODES_MAX)
 

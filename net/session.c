@@ -493,6 +493,9 @@ void session_tick(struct session *s, usec_t now)
 {
 	switch (s->state) {
 	case SESSION_DIALLING:
+		if (now >= s->since + CONNECT_MAX)
+			session_close(s, -ETIMEDOUT, "no answer to the dial");
+		break;
 	case SESSION_HELLO:
 	case SESSION_HANDSHAKE:
 		if (now >= s->since + HANDSHAKE_MAX) {

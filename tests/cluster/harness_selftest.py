@@ -11,6 +11,7 @@ import unittest
 
 import harness
 import processes
+import witness
 from harness import Cluster
 
 SLEEPER = "import time; time.sleep(60)"
@@ -107,6 +108,25 @@ class Processes(Bare):
         self.assertEqual(processes.below(root), [])
         self.assertFalse(os.path.exists(root))
         self.assertEqual([n for n in os.listdir("/run/netns") if run in n], [])
+
+
+    def test_a_process_that_ends_does_not_run(self):
+        """proc(5) shows a stopped process as R from SIGKILL until its memory is freed; no code of its own runs."""
+        hold = "b = bytearray(300 << 20); print(len(b), flush=True); import time; time.sleep(60)"
+        for _ in range(5):
+            p = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+            self.started.append(p)
+            p.stdout.readline()
+            p.stdout.close()
+            p.send_signal(signal.SIGSTOP)
+            self.c.wait_for(lambda pid=p.pid: processes.state(pid) == "T", 5, "stopped")
+            p.kill()
+            seen = "T"
+            while seen[-1] not in "ZX":
+                seen += processes.state(p.pid)
+                if seen[-1] not in "TZX":
+                    time.sleep(witness.CONFIRM_S)
+                    self.assertIn(processes.state(p.pid), processes.GONE)
 
 
 class WitnessControls(Bare):

@@ -6,6 +6,7 @@ import time
 
 STOPPED = "Tt"
 GONE = "ZX"
+PF_EXITING = 0x4  # of the kernel's include/linux/sched.h, in the flags of proc(5)
 
 
 class Process:
@@ -70,10 +71,36 @@ def stat_fields(pid):
         return None
 
 
+def is_exiting(fields):
+    """From the result of stat_fields(): the kernel takes the process apart, none of its own code runs any more."""
+    return bool(int(fields[6]) & PF_EXITING)
+
+
+def has_sigkill(pid):
+    """SIGKILL is pending: a thread that is woken for it goes straight into its end, past all code of its own."""
+    try:
+        with open("/proc/%d/status" % pid, encoding="utf-8", errors="replace") as f:
+            pending = [int(line.split()[1], 16) for line in f if line.startswith(("SigPnd:", "ShdPnd:"))]
+    except OSError:
+        return True
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in pending)
+
+
 def state(pid):
-    """The letter of proc(5): T is stopped, R and S and D may execute, X is gone."""
+    """The letter of proc(5): T is stopped, R and S and D may execute, X is gone.
+
+    The end of a process takes the kernel some ms, for as long as the memory it has to free; proc(5) shows R meanwhile,
+    also when it was stopped before. That is X here. Looked at in the order in which a process goes through it."""
     fields = stat_fields(pid)
-    return fields[0] if fields else "X"
+    if fields is None:
+        return "X"
+    letter = fields[0]
+    if letter in STOPPED + GONE:
+        return letter
+    if is_exiting(fields) or has_sigkill(pid):
+        return "X"
+    fields = stat_fields(pid)
+    return letter if fields and not is_exiting(fields) else "X"
 
 
 def threads_stopped(pid):

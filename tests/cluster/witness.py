@@ -8,6 +8,7 @@ import processes
 
 INTERVAL_S = 0.02
 YOUNG_S = 2.0       # a process this young may still exec() into something else
+CONFIRM_S = 0.005   # between SIGKILL's receipt and the kernel's note of it a process can be preempted
 SAME_TIME_S = 0.15  # a guest writes each 0.2 s: two that run at once write within half of that
 
 
@@ -96,8 +97,13 @@ class Witness:
             # The first was read before the last: it counts only if it still runs now.
             running = [(node, pid) for node, pid in running
                        if processes.state(pid) not in processes.STOPPED + processes.GONE]
-            if len({node for node, _ in running}) > 1:
-                self._violation(now, "%s runs as %s" % (vm, ", ".join("%s/%d" % r for r in running)))
+            if len({node for node, _ in running}) < 2:
+                continue
+            time.sleep(CONFIRM_S)
+            running = [(node, pid, processes.state(pid)) for node, pid in running]
+            if len({node for node, _, state in running if state not in processes.GONE}) > 1:
+                self._violation(now, "%s runs as %s; before: %s" % (
+                    vm, ", ".join("%s/%d:%s" % r for r in running), self.events(vm)[-6:]))
 
     def _note(self, now, guests):
         current = {}

@@ -29,8 +29,6 @@ void sim_faults_choose(struct world *w)
 	f->duplicate = weight(w) * 50;
 	f->slow_start = weight(w) * 40;
 	f->start_fails = weight(w) * 20;
-	f->behind = w->seed % 5 == 0;
-	f->stories = w->seed % 11 == 10;
 	for (unsigned n = 1; n <= SIM_NODES; n++) {
 		int64_t ppm = (int64_t)w->timing.drift_ppm;
 

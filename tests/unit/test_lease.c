@@ -148,12 +148,24 @@ static void l8_l9_a_new_leader_waits(void **state KEDGE_UNUSED)
 
 static void l9_ages_of_a_majority_shorten_the_wait(void **state KEDGE_UNUSED)
 {
-	struct peer_lease_age age = {.term = 5, .age = timing_lan.takeover / 2};
+	struct peer_lease_age age = {.term = 5, .age = timing_lan.takeover - timing_lan.hear - 200 * USEC_PER_MS};
 
 	lead(T0);
 	lease_leader_age(&leader, &raft, 3, &age, 1, T0);
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover / 2 - USEC_PER_MS));
-	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover / 2 + USEC_PER_MS));
+	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover - age.age - USEC_PER_MS));
+	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover - age.age + USEC_PER_MS));
+}
+
+/* All links were down for long: every lease is over, but the nodes live, and theirs may be the link that comes last. */
+static void a_new_leader_hears_first(void **state KEDGE_UNUSED)
+{
+	struct peer_lease_age age = {.term = 5, .age = 60 * USEC_PER_SEC};
+
+	self.confirmed_at = T0 - 60 * USEC_PER_SEC;
+	lead(T0);
+	lease_leader_age(&leader, &raft, 3, &age, 1, T0);
+	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.hear - 1));
+	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.hear));
 }
 
 static void a_voter_answers_its_own_term_only(void **state KEDGE_UNUSED)
@@ -178,6 +190,7 @@ int main(void)
 		TEST(l6_needs_a_grant_of_this_session_and_its_index),
 		TEST(l8_l9_a_new_leader_waits),
 		TEST(l9_ages_of_a_majority_shorten_the_wait),
+		TEST(a_new_leader_hears_first),
 		TEST(a_voter_answers_its_own_term_only),
 	};
 

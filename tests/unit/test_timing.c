@@ -22,7 +22,7 @@ static void worst_case_is_under_the_goal(void **state KEDGE_UNUSED)
 {
 	unsigned takeover = (unsigned)(timing_lan.takeover / USEC_PER_MS);
 	unsigned lease_out = INFLIGHT + takeover;
-	unsigned leader_ready = ELECT + LAN_POLL_MS + 30 + 150;
+	unsigned leader_ready = ELECT + LAN_POLL_MS + 30 + LAN_HEAR_MS;
 	unsigned at = lease_out > leader_ready ? lease_out : leader_ready;
 
 	assert_int_equal(lease_out, 2430);
