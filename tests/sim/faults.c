@@ -230,92 +230,10 @@ static void behind_event(struct world *w, struct event *e)
 	sim_after(w, 200 * USEC_PER_MS + some_time(w), behind_event, OWNER_WORLD, 0);
 }
 
-/* ---- stories: several faults in the order in which they hurt most ---- */
-
-static void mute(struct world *w, unsigned node, usec_t how_long)
-{
-	for (unsigned n = 1; n <= SIM_NODES; n++)
-		if (n != node)
-			cut(w, node, n, how_long);
-}
-
-static void mute_event(struct world *w, struct event *e)
-{
-	if (!w->healing)
-		mute(w, e->node, e->a);
-}
-
-static void blink_event(struct world *w, struct event *e)
-{
-	if (w->healing || !w->hosts[e->node].agent_up || !w->hosts[e->node].guard_up)
-		return;
-	sim_agent_crash(w, e->node);
-	sim_after(w, 50 * USEC_PER_MS, agent_back, OWNER_MACHINE, e->node);
-}
-
-static void punctual_event(struct world *w, struct event *e)
-{
-	w->raft_lag[e->node] = w->lease_lag[e->node] = 0;
-}
-
-static struct event *later(struct world *w, usec_t delay, event_fn fn, unsigned node)
-{
-	struct event *e = sim_after(w, delay, fn, OWNER_WORLD, 0);
-
-	e->node = node;
-	return e;
-}
-
-/* It lost its VM while cut off; now leases come, the entries not yet, and its agent starts anew. */
-static void back_but_behind(struct world *w, unsigned node)
-{
-	usec_t away = w->timing.takeover + sim_random(w, USEC_PER_SEC);
-
-	mute(w, node, away);
-	for (unsigned n = 1; n <= SIM_NODES; n++)
-		if (n != node)
-			cut(w, n, node, away);
-	w->raft_lag[node] = USEC_PER_SEC + sim_random(w, 2 * USEC_PER_SEC);
-	later(w, away + sim_random(w, 1500 * USEC_PER_MS), blink_event, node);
-	later(w, away + 5 * USEC_PER_SEC, punctual_event, node);
-}
-
-/* Its last grants travel for long, and nobody hears it any more. */
-static void last_grants_late(struct world *w, unsigned node)
-{
-	w->lease_lag[node] = w->timing.lease / 4 + sim_random(w, w->timing.lease);
-	later(w, 300 * USEC_PER_MS + sim_random(w, USEC_PER_SEC), mute_event, node)->a = 5 * USEC_PER_SEC;
-	later(w, 3 * USEC_PER_SEC, punctual_event, node);
-}
-
-/* Two restarts, the second unheard, with the grants for the first still on their way. */
-static void two_restarts(struct world *w, unsigned node)
-{
-	usec_t between = 200 * USEC_PER_MS + sim_random(w, 800 * USEC_PER_MS);
-
-	w->lease_lag[node] = w->timing.lease / 4 + sim_random(w, w->timing.lease);
-	later(w, 1, blink_event, node);
-	later(w, between, mute_event, node)->a = 5 * USEC_PER_SEC;
-	later(w, between + 1, blink_event, node);
-	later(w, 5 * USEC_PER_SEC, punctual_event, node);
-}
-
-static void story_event(struct world *w, struct event *e)
-{
-	static void (*const stories[])(struct world * w, unsigned node) = {back_but_behind, last_grants_late,
-									   two_restarts};
-
-	(void)e;
-	if (w->healing)
-		return;
-	stories[sim_random(w, ARRAY_LEN(stories))](w, 1 + (unsigned)sim_random(w, SIM_NODES));
-	sim_after(w, 6 * USEC_PER_SEC + sim_random(w, 4 * USEC_PER_SEC), story_event, OWNER_WORLD, 0);
-}
-
 void sim_faults_start(struct world *w)
 {
 	if (w->faults.stories)
-		sim_after(w, 5 * USEC_PER_SEC, story_event, OWNER_WORLD, 0);
+		sim_stories_start(w);
 	if (w->faults.behind)
 		sim_after(w, 5 * USEC_PER_SEC, behind_event, OWNER_WORLD, 0);
 	sim_after(w, 5 * USEC_PER_SEC, fault_event, OWNER_WORLD, 0);

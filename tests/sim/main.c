@@ -14,7 +14,7 @@ static const char *const bugs[] = {
 	"WAIT1",      "WAIT3",        "nlnowait",   "nomaj",       "staleack",  "fromreceipt", "thawnogen",
 	"thawlocal",  "idxrestart",   "nobarrier",  "libraft",     "idxcommit", "startrace",   "startnogen",
 	"startlocal", "startnolease", "nocas",      "reusegen",    "volatile",  "seqreuse",    "rebootfast",
-	"amnesia",    "guardoff",     "pongnoself", "pongrestart", "kill",
+	"amnesia",    "guardoff",     "pongnoself", "pongrestart", "kill",      "fwd",
 };
 
 /* Clocks run wider apart than real ones, so that forgetting it shows within a run; in stories wider still. */

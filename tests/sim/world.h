@@ -124,6 +124,15 @@ struct faults {
 	bool behind;  /* raft's frames lag for seconds while leases come through, and lease frames outlive processes */
 };
 
+/* The story that is being told (stories.c). */
+struct story {
+	unsigned kind, step;
+	usec_t until;
+	unsigned leader, owner, third; /* as it began */
+	unsigned next;                 /* the leader after that */
+	uint64_t index;
+};
+
 struct world {
 	uint64_t seed, random;
 	usec_t now; /* virtual */
@@ -139,6 +148,7 @@ struct world {
 	usec_t lease_lag[SIM_NODES + 1];                /* to this node */
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
+	struct story story;
 	bool healing;
 	int32_t next_pid;
 
@@ -209,6 +219,9 @@ void sim_clients_check(struct world *w);
 void sim_faults_choose(struct world *w);
 void sim_faults_start(struct world *w);
 void sim_heal(struct world *w);
+
+/* ---- stories.c ---- */
+void sim_stories_start(struct world *w);
 
 /* ---- check.c ---- */
 void sim_check_step(struct world *w);
