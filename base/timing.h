@@ -65,8 +65,8 @@ struct timing {
 	usec_t lease;      /* counted from the sending of the request (L1) */
 	usec_t freeze_max; /* the guard freezes within this after the deadline */
 	usec_t takeover;   /* the leader waits this long after the last grant (L8) */
-	usec_t hear;       /* a new leader takes nothing from a node that had no time yet to ask it: not for safety, but a
-			    * switch that reboots shall cost a pause and no restart */
+	usec_t hear; /* a new leader takes nothing from a node that had no time yet to ask it: not for safety, but a
+		      * switch that reboots shall cost a pause and no restart */
 	unsigned drift_ppm;
 };
 

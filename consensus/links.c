@@ -70,6 +70,20 @@ static void tell_snapshot_term(const struct consensus *c, struct raft_message *m
 	}
 }
 
+/* libraft refuses entries that follow one which its own snapshot has swallowed, though what is committed is the same on
+ * every leader. A leader whose snapshot is older than ours, and that knows no newer entry of us, then sends us that
+ * snapshot and we refuse again, for as long as it takes no newer one. What we have for certain ends that (as etcd's
+ * raft answers it). */
+static void tell_committed(const struct raft *raft, struct raft_message *m)
+{
+	struct raft_append_entries_result *r = &m->append_entries_result;
+
+	if (m->type == RAFT_APPEND_ENTRIES_RESULT && r->rejected > 0 && r->rejected <= raft->commit_index) {
+		r->rejected = 0;
+		r->last_log_index = raft->commit_index;
+	}
+}
+
 int links_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *message, raft_io_send_cb cb)
 {
 	struct raft *raft = io->data;
@@ -82,6 +96,7 @@ int links_send(struct raft_io *io, struct raft_io_send *req, const struct raft_m
 
 	CHECK(to >= 1 && to <= NODES_MAX);
 	tell_true_term(raft, &told);
+	tell_committed(raft, &told);
 	tell_snapshot_term(c, &told);
 	n = wire_encode(&told, &frames, ends, PARTS_MAX);
 	if (n == 1 && frames.len > RAFT_FRAME_BYTES * 3 / 2) {
@@ -146,6 +161,9 @@ static const char *address_of(struct consensus *c, node_id_t node)
 
 static int receive_whole(struct consensus *c, node_id_t from, const uint8_t *p, size_t n)
 {
+	/* libraft 0.22 ignores a snapshot that comes while it installs one, and never frees it. */
+	if (c->raft.snapshot.installing && wire_is_snapshot(p, n))
+		return 0;
 	/* libraft dereferences NULL when a snapshot arrives while it writes its own. */
 	if (c->snapshotting && wire_is_snapshot(p, n)) {
 		c->held.from = from;

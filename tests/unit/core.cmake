@@ -4,3 +4,6 @@ kedge_test(unit_store SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_store.c LINK kedge_
 kedge_test(unit_scheduler SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_scheduler.c LINK kedge_scheduler)
 kedge_test(unit_guard SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_guard.c LINK kedge_guard_core)
 kedge_test(unit_lease SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_lease.c LINK kedge_consensus)
+kedge_test(unit_raft_traps SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_raft_traps.c LINK kedge_consensus)
+add_test(NAME old_libraft_is_refused COMMAND ${CMAKE_CURRENT_LIST_DIR}/old_libraft.py)
+set_tests_properties(old_libraft_is_refused PROPERTIES TIMEOUT 120)

@@ -218,7 +218,7 @@ static void stop(struct end *a, struct end *b)
 	net_close(a->net, on_net_closed, NULL);
 	net_close(b->net, on_net_closed, NULL);
 	(void)uv_run(&loop, UV_RUN_DEFAULT);
-	assert_int_equal(nets_closed, 2);
+	assert_true(nets_closed >= 2);
 	nets_closed = 0;
 	assert_int_equal(uv_loop_close(&loop), 0);
 	buf_free(&a->got);
@@ -312,6 +312,33 @@ static void broken_link_comes_back(void **state)
 	turn_until(came_back, ends);
 	assert_int_equal(ends[0].down, 1);
 	assert_string_equal(ends[1].down_reason, "test");
+	stop(&ends[0], &ends[1]);
+}
+
+static bool second_is_told(void *ctx)
+{
+	struct end *ends = ctx;
+
+	return ends[1].down > 0 && ends[1].up > 1 && ends[1].frames > 0;
+}
+
+/* A node's new process comes while its old link still looks whole: that one ends before a byte of the new one is read,
+ * or an answer of the past could overtake one of the present. */
+static void newer_link_ends_the_older(void **state)
+{
+	struct end ends[2], again = {0};
+
+	(void)state;
+	pair(ends, "n1");
+	turn_until(both_up, ends);
+	start(&again, 1, "127.0.0.3:17401", "n1");
+	assert_int_equal(net_peer_add(again.net, 2, "127.0.0.2:17401", NULL), 0);
+	while (net_peer_send(again.net, 2, "new", 3) != 0)
+		(void)uv_run(&loop, UV_RUN_ONCE);
+	turn_until(second_is_told, ends);
+	assert_string_equal(ends[1].down_reason, "replaced by a newer link");
+	assert_int_equal(ends[1].up, ends[1].down + 1);
+	net_close(again.net, on_net_closed, NULL);
 	stop(&ends[0], &ends[1]);
 }
 
@@ -529,11 +556,17 @@ static void hello_survives_garbage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(frames_arrive_whole),      cmocka_unit_test(full_queue_is_backpressure),
-		cmocka_unit_test(broken_link_comes_back),   cmocka_unit_test(oversized_frame_closes),
-		cmocka_unit_test(silent_link_closes),       cmocka_unit_test(foreign_ca_is_no_peer),
-		cmocka_unit_test(other_cluster_is_no_peer), cmocka_unit_test(admin_is_no_peer),
-		cmocka_unit_test(stranger_is_no_peer),      cmocka_unit_test(clients),
+		cmocka_unit_test(frames_arrive_whole),
+		cmocka_unit_test(full_queue_is_backpressure),
+		cmocka_unit_test(newer_link_ends_the_older),
+		cmocka_unit_test(broken_link_comes_back),
+		cmocka_unit_test(oversized_frame_closes),
+		cmocka_unit_test(silent_link_closes),
+		cmocka_unit_test(foreign_ca_is_no_peer),
+		cmocka_unit_test(other_cluster_is_no_peer),
+		cmocka_unit_test(admin_is_no_peer),
+		cmocka_unit_test(stranger_is_no_peer),
+		cmocka_unit_test(clients),
 		cmocka_unit_test(hello_survives_garbage),
 	};
 
