@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kedge.conf by libinih: every key is known, every value checked, before anything is started. */
+ * kedge.conf by libinih: every key is known, every value checked, before anything is started.
+ *
+ * libinih is handed one line at a time, so that a mistake has its line, an indented line is no "more of the value
+ * above", and a line that is longer than its buffer is refused instead of read as two.
+ */
 #include "agent/config.h"
+
+#include "net/net.h"
 
 #include <errno.h>
 #include <ini.h>
@@ -9,71 +15,123 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
+
+#define SOCKET_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
 
 struct reading {
 	struct config *config;
 	const char *path;
+	const uint8_t *rest; /* of the file */
+	size_t rest_bytes;
+	int line;
+	uint32_t seen; /* a bit for each of keys[] */
 	struct err *e;
-	int rc;
+	int rc; /* negative after the first mistake: nothing more is read then */
 };
+
+struct key;
+
+/* As libinih has it: 0 when the value was refused. */
+typedef int (*setter)(struct reading *r, const struct key *k, const char *value);
 
 struct key {
 	const char *section;
 	const char *name;
-	size_t offset;
+	setter set;
+	size_t offset; /* the field of struct config, for those that are texts */
 	size_t size;
-	bool is_path; /* relative to the file's folder */
+	bool is_required;
 };
 
-#define KEY(section, name, field, is_path)                                                                  \
-	{                                                                                                   \
-		section, name, offsetof(struct config, field), sizeof(((struct config *)0)->field), is_path \
-	}
+/* ---- mistakes ---- */
 
-static const struct key keys[] = {
-	KEY("node", "name", name, false),
-	KEY("node", "cluster", cluster, false),
-	KEY("node", "listen", listen, false),
-	KEY("node", "zone", zone, false),
-	KEY("tls", "ca", ca, true),
-	KEY("tls", "cert", cert, true),
-	KEY("tls", "key", key, true),
-	KEY("hypervisor", "uri", uri, false),
-	KEY("hypervisor", "accel", accel, false),
-};
-
-static int refuse(struct reading *r, const char *section, const char *name, const char *why)
+static int refuse(struct reading *r, const struct key *k, const char *value, const char *why)
 {
-	r->rc = err_set(r->e, -EINVAL, "%s: [%s] %s: %s", r->path, section, name, why);
+	r->rc = err_set(r->e, -EINVAL, "%.200s:%d: [%s] %s = %.80s: %s", r->path, r->line, k->section, k->name, value,
+			why);
 	return 0;
 }
 
+static int refuse_line(struct reading *r, const char *why)
+{
+	r->rc = err_set(r->e, -EINVAL, "%.200s:%d: %s", r->path, r->line, why);
+	return 0;
+}
+
+/* ---- values ---- */
+
 static int set_text(struct reading *r, const struct key *k, const char *value)
 {
-	char text[2 * PATH_BYTES_MAX];
-	bool is_relative = k->is_path && value[0] != '/';
-	int n = snprintf(text, sizeof text, "%s%s%s", is_relative ? r->config->dir : "", is_relative ? "/" : "", value);
+	size_t n = strlen(value);
+	char why[64];
 
-	if (n < 0 || (size_t)n >= k->size)
-		return refuse(r, k->section, k->name, "the value is too long");
-	memcpy((char *)r->config + k->offset, text, (size_t)n + 1);
+	if (n == 0)
+		return refuse(r, k, value, "it must not be empty");
+	if (n >= k->size) {
+		(void)snprintf(why, sizeof why, "it is longer than %zu bytes", k->size - 1);
+		return refuse(r, k, value, why);
+	}
+	memcpy((char *)r->config + k->offset, value, n + 1);
 	return 1;
 }
 
-static int set_id(struct reading *r, const char *value)
+static int set_name(struct reading *r, const struct key *k, const char *value)
+{
+	if (!name_is_valid(value))
+		return refuse(r, k, value,
+			      "expected at most 63 letters, digits, '.', '_' and '-', beginning with a letter or "
+			      "digit");
+	return set_text(r, k, value);
+}
+
+static int set_zone(struct reading *r, const struct key *k, const char *value)
+{
+	return value[0] == '\0' ? 1 : set_name(r, k, value);
+}
+
+static int set_address(struct reading *r, const struct key *k, const char *value)
+{
+	struct err e = {0};
+
+	if (net_address_check(value, &e) < 0)
+		return refuse(r, k, value, e.text);
+	return set_text(r, k, value);
+}
+
+/* Relative to the file's folder. */
+static int set_path(struct reading *r, const struct key *k, const char *value)
+{
+	char text[PATH_BYTES_MAX];
+
+	if (value[0] == '\0' || value[0] == '/')
+		return set_text(r, k, value);
+	if ((size_t)snprintf(text, sizeof text, "%s/%s", r->config->dir, value) >= sizeof text)
+		return refuse(r, k, value, "the whole path is too long");
+	return set_text(r, k, text);
+}
+
+static int set_accel(struct reading *r, const struct key *k, const char *value)
+{
+	if (strcmp(value, "auto") != 0 && strcmp(value, "kvm") != 0 && strcmp(value, "tcg") != 0)
+		return refuse(r, k, value, "expected auto, kvm or tcg");
+	return set_text(r, k, value);
+}
+
+static int set_id(struct reading *r, const struct key *k, const char *value)
 {
 	char *end;
 	unsigned long v;
 
 	errno = 0;
 	v = strtoul(value, &end, 10);
-	if (errno || end == value || *end || v < 1 || v > NODES_MAX)
-		return refuse(r, "node", "id", "expected the node's number, as 'kedge init' or 'kedge join' wrote it");
+	if (errno || value[0] < '0' || value[0] > '9' || *end || v < 1 || v > NODES_MAX)
+		return refuse(r, k, value, "expected the node's number, as 'kedge init' or 'kedge join' wrote it");
 	r->config->id = (node_id_t)v;
 	return 1;
 }
 
-static int set_level(struct reading *r, const char *value)
+static int set_level(struct reading *r, const struct key *k, const char *value)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
 
@@ -82,49 +140,129 @@ static int set_level(struct reading *r, const char *value)
 			r->config->level = (enum log_level)i;
 			return 1;
 		}
-	return refuse(r, "log", "level", "expected error, warning, info or debug");
+	return refuse(r, k, value, "expected error, warning, info or debug");
 }
 
 /* A configuration that breaks the inequality of the takeover would break P2: it is refused here. */
-static int set_profile(struct reading *r, const char *value)
+static int set_profile(struct reading *r, const struct key *k, const char *value)
 {
 	r->config->timing = timing_by_name(value);
 	if (!r->config->timing || !timing_is_safe(r->config->timing))
-		return refuse(r, "timing", "profile", "expected lan");
+		return refuse(r, k, value, "expected lan");
 	return 1;
 }
 
-static bool is(const char *section, const char *name, const char *wanted_section, const char *wanted)
-{
-	return strcmp(section, wanted_section) == 0 && strcmp(name, wanted) == 0;
-}
+/* ---- keys ---- */
+
+#define FIELD(field) offsetof(struct config, field), sizeof(((struct config *)0)->field)
+
+static const struct key keys[] = {
+	{"node", "id", set_id, FIELD(id), true},
+	{"node", "name", set_name, FIELD(name), true},
+	{"node", "cluster", set_name, FIELD(cluster), true},
+	{"node", "listen", set_address, FIELD(listen), true},
+	{"node", "zone", set_zone, FIELD(zone), false},
+	{"tls", "ca", set_path, FIELD(ca), false},
+	{"tls", "cert", set_path, FIELD(cert), false},
+	{"tls", "key", set_path, FIELD(key), false},
+	{"timing", "profile", set_profile, FIELD(timing), false},
+	{"hypervisor", "uri", set_text, FIELD(uri), false},
+	{"hypervisor", "accel", set_accel, FIELD(accel), false},
+	{"log", "level", set_level, FIELD(level), false},
+};
+_Static_assert(ARRAY_LEN(keys) <= 32, "struct reading has a bit for each");
 
 static int key_cb(void *ctx, const char *section, const char *name, const char *value)
 {
+	const struct key unknown = {.section = section, .name = name};
 	struct reading *r = ctx;
 
-	if (is(section, name, "node", "id"))
-		return set_id(r, value);
-	if (is(section, name, "log", "level"))
-		return set_level(r, value);
-	if (is(section, name, "timing", "profile"))
-		return set_profile(r, value);
-	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-		if (is(section, name, keys[i].section, keys[i].name))
-			return set_text(r, &keys[i], value);
-	return refuse(r, section, name, "there is no such key");
+	if (section[0] == '\0')
+		return refuse_line(r, "a key before any [section]");
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		if (strcmp(section, keys[i].section) != 0 || strcmp(name, keys[i].name) != 0)
+			continue;
+		if (r->seen & 1u << i)
+			return refuse(r, &keys[i], value, "the key was there already");
+		r->seen |= 1u << i;
+		return keys[i].set(r, &keys[i], value);
+	}
+	return refuse(r, &unknown, value, "there is no such key");
 }
 
-static int defaults(struct config *c, const char *path, struct err *e)
+/* ---- lines ---- */
+
+static bool is_text(const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if ((p[i] < ' ' && p[i] != '\t') || p[i] == 0x7f)
+			return false;
+	return true;
+}
+
+/* Take the next line off the rest: without its end, its indentation, and without a comment's words. */
+static const uint8_t *next_line(struct reading *r, size_t *ret_n)
+{
+	const uint8_t *at = r->rest, *end = memchr(at, '\n', r->rest_bytes);
+	size_t n = end ? (size_t)(end - at) : r->rest_bytes;
+
+	r->rest += n + (end != NULL);
+	r->rest_bytes -= n + (end != NULL);
+	r->line++;
+	if (n > 0 && at[n - 1] == '\r')
+		n--;
+	if (!is_text(at, n)) {
+		(void)refuse_line(r, "bytes that are no text");
+		return NULL;
+	}
+	for (; n > 0 && (*at == ' ' || *at == '\t'); n--)
+		at++;
+	*ret_n = n > 0 && (*at == ';' || *at == '#') ? 0 : n;
+	return at;
+}
+
+static char *line_cb(char *ret, int size, void *ctx)
+{
+	struct reading *r = ctx;
+	const uint8_t *at;
+	char why[64];
+	size_t n;
+
+	if (r->rc < 0 || r->rest_bytes == 0)
+		return NULL;
+	at = next_line(r, &n);
+	if (!at)
+		return NULL;
+	if (n >= (size_t)size) {
+		(void)snprintf(why, sizeof why, "a line longer than %d bytes", size - 1);
+		(void)refuse_line(r, why);
+		return NULL;
+	}
+	memcpy(ret, at, n);
+	ret[n] = '\0';
+	return ret;
+}
+
+/* ---- the whole ---- */
+
+/* A folder whose name is too long for the sockets in it is refused here, where it can be said. */
+static int find_folder(struct config *c, const char *path, struct err *e)
 {
 	char copy[PATH_MAX], real[PATH_MAX];
 
-	memset(c, 0, sizeof *c);
-	if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy || !realpath(dirname(copy), real))
-		return err_set(e, -errno, "read %s: %s", path, strerror(errno));
-	if (strlen(real) + sizeof "/libvirt" >= sizeof c->dir)
-		return err_set(e, -ENAMETOOLONG, "read %s: the path is too long", path);
+	if ((size_t)snprintf(copy, sizeof copy, "%s", path) >= sizeof copy)
+		return err_set(e, -ENAMETOOLONG, "read '%.200s...': the path is too long", path);
+	if (!realpath(dirname(copy), real))
+		return err_set(e, -errno, "read '%.200s': %s", path, strerror(errno));
+	if (strlen(real) + sizeof "/run/guard.sock" > SOCKET_PATH_BYTES)
+		return err_set(e, -ENAMETOOLONG, "read '%.200s': its folder's path is longer than %zu bytes", path,
+			       SOCKET_PATH_BYTES - sizeof "/run/guard.sock");
 	memcpy(c->dir, real, strlen(real) + 1);
+	return 0;
+}
+
+static void defaults(struct config *c)
+{
 	c->timing = &timing_lan;
 	c->level = LOG_LEVEL_INFO;
 	memcpy(c->accel, "auto", sizeof "auto");
@@ -132,32 +270,40 @@ static int defaults(struct config *c, const char *path, struct err *e)
 	(void)snprintf(c->ca, sizeof c->ca, "%.900s/pki/ca.crt", c->dir);
 	(void)snprintf(c->cert, sizeof c->cert, "%.900s/pki/node.crt", c->dir);
 	(void)snprintf(c->key, sizeof c->key, "%.900s/pki/node.key", c->dir);
-	return 0;
 }
 
-static int check(const struct config *c, const char *path, struct err *e)
+static int parse(struct reading *r)
 {
-	if (c->id == 0 || c->name[0] == '\0' || c->cluster[0] == '\0' || c->listen[0] == '\0')
-		return err_set(e, -EINVAL, "%s: [node] id, name, cluster and listen must be there", path);
-	if (strcmp(c->accel, "auto") != 0 && strcmp(c->accel, "kvm") != 0 && strcmp(c->accel, "tcg") != 0)
-		return err_set(e, -EINVAL, "%s: [hypervisor] accel: expected auto, kvm or tcg, not '%s'", path,
-			       c->accel);
-	return 0;
+	int line = ini_parse_stream(line_cb, r, key_cb, r); /* that of the first mistake, if it was told of one */
+
+	if (line > 0 && (r->rc == 0 || line < r->line))
+		return err_set(r->e, -EINVAL, "%.200s:%d: neither a [section] nor key = value", r->path, line);
+	if (line < 0)
+		return err_set(r->e, -ENOMEM, "read '%.200s': out of memory", r->path);
+	for (size_t i = 0; i < ARRAY_LEN(keys) && r->rc == 0; i++)
+		if (keys[i].is_required && !(r->seen & 1u << i))
+			r->rc = err_set(r->e, -EINVAL, "%.200s: [%s] %s is missing", r->path, keys[i].section,
+					keys[i].name);
+	return r->rc;
 }
 
 int config_load(const char *path, struct config *ret, struct err *e)
 {
-	struct reading r = {ret, path, e, 0};
-	int rc = defaults(ret, path, e);
+	struct config config = {0};
+	struct reading r = {.config = &config, .path = path, .e = e};
+	struct buf text = {0};
+	int rc = find_folder(&config, path, e);
 
-	if (rc < 0)
-		return rc;
-	rc = ini_parse(path, key_cb, &r);
-	if (rc < 0)
-		return err_set(e, -ENOENT, "read %s: %s", path, strerror(errno));
-	if (r.rc < 0)
-		return r.rc;
-	if (rc > 0)
-		return err_set(e, -EINVAL, "%s:%d: neither a [section] nor key = value", path, rc);
-	return check(ret, path, e);
+	if (rc == 0)
+		rc = file_read(path, CONF_BYTES_MAX, &text, e);
+	if (rc == 0) {
+		defaults(&config);
+		r.rest = text.data;
+		r.rest_bytes = text.len;
+		rc = parse(&r);
+	}
+	buf_free(&text);
+	if (rc == 0)
+		*ret = config;
+	return rc;
 }

@@ -19,7 +19,8 @@ struct config {
 	enum log_level level;
 };
 
-/* [any] Read and check @path. Every mistake is refused with the file, the line and what is allowed. */
+/* [any] Read and check @path. Every mistake is refused in one line with the file, the line and what is allowed.
+ * -EINVAL, or the errno of reading the file. */
 int config_load(const char *path, struct config *ret, struct err *e) KEDGE_MUST_CHECK;
 
 #endif

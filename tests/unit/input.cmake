@@ -1,0 +1,2 @@
+kedge_test(unit_config SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_config.c ${CMAKE_SOURCE_DIR}/agent/config.c
+  LINK kedge_net PkgConfig::INIH)
