@@ -16,6 +16,7 @@ struct unit {
 static bool parse(const char *text, const struct unit *units, size_t n, uint64_t *ret)
 {
 	unsigned long long v;
+	uint64_t product;
 	char *end;
 
 	if (!isdigit((unsigned char)text[0]))
@@ -27,8 +28,12 @@ static bool parse(const char *text, const struct unit *units, size_t n, uint64_t
 	while (*end == ' ')
 		end++;
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(end, units[i].name) == 0)
-			return !__builtin_mul_overflow((uint64_t)v, units[i].factor, ret);
+		if (strcmp(end, units[i].name) == 0) {
+			if (__builtin_mul_overflow((uint64_t)v, units[i].factor, &product))
+				return false;
+			*ret = product;
+			return true;
+		}
 	return false;
 }
 

@@ -15,12 +15,17 @@
 #include <unistd.h>
 #include <yaml.h>
 
-#define DOCUMENTS_MAX 256
-#define PRIORITY_MAX  1000
+#define DOCUMENTS_MAX    256
+#define PRIORITY_MAX     1000
+#define DEPTH_MAX        16  /* libyaml's time grows with the square of the depth, */
+#define ANCHORS_MAX      64  /* and with that of the number of a document's anchors */
+#define DIRECTIVES_MAX   64  /* and of its directives */
+#define FILE_BYTES_SHOWN 120 /* of the file's name: struct err has room for all and a reason */
 
 struct reader {
 	const char *file;
 	const char *folder;
+	const struct buf *text;
 	yaml_document_t *doc;
 	struct err *e;
 	struct yaml_vm *vms;
@@ -29,9 +34,19 @@ struct reader {
 
 /* ---- mistakes ---- */
 
+/* What a file says can hold anything; what is told of it is one line. */
 static int mistake_at(const struct reader *r, size_t line, size_t column, const char *what)
 {
-	return err_set(r->e, -EINVAL, "%s:%zu:%zu: %s", r->file, line + 1, column + 1, what);
+	size_t n = strlen(r->file);
+	bool is_long = n > FILE_BYTES_SHOWN;
+
+	(void)err_set(r->e, -EINVAL, "%s%s:%zu:%zu: %s", is_long ? "..." : "",
+		      is_long ? r->file + n - FILE_BYTES_SHOWN : r->file, line + 1, column + 1, what);
+	if (r->e)
+		for (char *c = r->e->text; *c; c++)
+			if ((unsigned char)*c < ' ' || *c == 0x7f)
+				*c = '?';
+	return -EINVAL;
 }
 
 static int mistake(const struct reader *r, const yaml_node_t *node, const char *fmt, ...) KEDGE_PRINTF(3, 4);
@@ -49,26 +64,33 @@ static int mistake(const struct reader *r, const yaml_node_t *node, const char *
 
 /* ---- values ---- */
 
+/* NULL for what is no text, and for "a\0b", which would be read as "a". */
 static const char *scalar(const yaml_node_t *node)
 {
-	return node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+	const char *text = node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+
+	return text && strlen(text) == node->data.scalar.length ? text : NULL;
 }
 
-static bool is_whole_text(const yaml_node_t *node)
+/* libvirt's XML holds no others. */
+static bool has_control_characters(const char *text)
 {
-	const char *text = scalar(node);
-
-	return text && strlen(text) == node->data.scalar.length;
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' && *text != '\t' && *text != '\n')
+			return true;
+	return false;
 }
 
 typedef int (*setter)(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm);
 
 static int set_text(struct reader *r, const yaml_node_t *value, const char *what, char *ret, size_t size)
 {
-	if (!is_whole_text(value))
+	if (!scalar(value))
 		return mistake(r, value, "%s must be a text", what);
 	if (value->data.scalar.length >= size)
 		return mistake(r, value, "%s is longer than %zu bytes", what, size - 1);
+	if (has_control_characters(scalar(value)))
+		return mistake(r, value, "%s must not hold control characters", what);
 	memcpy(ret, value->data.scalar.value, value->data.scalar.length + 1);
 	return 0;
 }
@@ -124,7 +146,7 @@ static int set_vcpus(struct reader *r, const yaml_node_t *value, struct yaml_vm 
 
 static int set_memory(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
 {
-	if (!is_whole_text(value) || !size_parse(scalar(value), &vm->memory_bytes))
+	if (!scalar(value) || !size_parse(scalar(value), &vm->memory_bytes))
 		return mistake(r, value, "memory must be a size such as 512MiB or 4GiB");
 	if (vm->memory_bytes < MEMORY_BYTES_MIN || vm->memory_bytes > MEMORY_BYTES_MAX)
 		return mistake(r, value, "memory must be from %llu MiB to %llu TiB", MEMORY_BYTES_MIN >> 20,
@@ -211,13 +233,13 @@ static const struct key boot_keys[] = {
 static const struct key ha_keys[] = {
 	{"priority", set_priority, false}, {"on-quorum-loss", set_later, false}, {"after", set_later, false}};
 
-/* Levenshtein's distance, for names of at most 31 letters. */
+/* Levenshtein's distance, for names of at most 31 letters: all others are far away. */
 static unsigned distance(const char *a, const char *b)
 {
 	size_t n = strlen(b);
 	unsigned row[32];
 
-	if (n >= ARRAY_LEN(row))
+	if (n >= ARRAY_LEN(row) || strlen(a) >= ARRAY_LEN(row))
 		return UINT_MAX;
 	for (size_t j = 0; j <= n; j++)
 		row[j] = (unsigned)j;
@@ -366,12 +388,128 @@ static int read_document(struct reader *r, const yaml_node_t *root)
 	return 0;
 }
 
+/* ---- the text ---- */
+
+/* libyaml counts only bytes where bytes are what is wrong. */
+static int mistake_at_byte(const struct reader *r, size_t offset, const char *what)
+{
+	size_t line = 0, column = 0;
+
+	for (size_t i = 0; i < offset && i < r->text->len; i++) {
+		bool is_inside_a_character = (r->text->data[i] & 0xc0) == 0x80;
+
+		column += !is_inside_a_character;
+		if (r->text->data[i] == '\n') {
+			line++;
+			column = 0;
+		}
+	}
+	return mistake_at(r, line, column, what);
+}
+
 static int parser_mistake(const struct reader *r, const yaml_parser_t *p)
 {
 	char text[200];
 
-	(void)snprintf(text, sizeof text, "this is no YAML: %s", p->problem ? p->problem : "out of memory");
+	(void)snprintf(text, sizeof text, "this is no YAML: %s%s%s", p->context ? p->context : "",
+		       p->context ? ", " : "", p->problem ? p->problem : "out of memory");
+	if (p->error == YAML_READER_ERROR)
+		return mistake_at_byte(r, p->problem_offset, text);
 	return mistake_at(r, p->problem_mark.line, p->problem_mark.column, text);
+}
+
+static bool open_parser(const struct reader *r, yaml_parser_t *ret)
+{
+	if (!yaml_parser_initialize(ret))
+		return false;
+	yaml_parser_set_input_string(ret, r->text->data ? r->text->data : (const uint8_t *)"", r->text->len);
+	return true;
+}
+
+struct shape {
+	size_t depth;
+	size_t anchors; /* of this document */
+	bool is_over;
+};
+
+static bool has_anchor(const yaml_event_t *event)
+{
+	switch (event->type) {
+	case YAML_SCALAR_EVENT:
+		return event->data.scalar.anchor != NULL;
+	case YAML_SEQUENCE_START_EVENT:
+		return event->data.sequence_start.anchor != NULL;
+	case YAML_MAPPING_START_EVENT:
+		return event->data.mapping_start.anchor != NULL;
+	default:
+		return false;
+	}
+}
+
+static int add_to_shape(const struct reader *r, const yaml_event_t *event, struct shape *shape)
+{
+	char text[100];
+
+	if (event->type == YAML_DOCUMENT_START_EVENT)
+		shape->anchors = 0;
+	if (event->type == YAML_SEQUENCE_START_EVENT || event->type == YAML_MAPPING_START_EVENT)
+		shape->depth++;
+	if (event->type == YAML_SEQUENCE_END_EVENT || event->type == YAML_MAPPING_END_EVENT)
+		shape->depth--;
+	shape->anchors += has_anchor(event);
+	shape->is_over = event->type == YAML_STREAM_END_EVENT;
+	if (shape->depth > DEPTH_MAX)
+		(void)snprintf(text, sizeof text, "nested deeper than %d", DEPTH_MAX);
+	else if (shape->anchors > ANCHORS_MAX)
+		(void)snprintf(text, sizeof text, "more than %d anchors: write the values out", ANCHORS_MAX);
+	else
+		return 0;
+	return mistake_at(r, event->start_mark.line, event->start_mark.column, text);
+}
+
+static int check_directives(const struct reader *r)
+{
+	const uint8_t *at = r->text->data;
+	size_t left = r->text->len, n = 0;
+	char text[60];
+
+	for (size_t line = 0; left > 0; line++) {
+		const uint8_t *end = memchr(at, '\n', left);
+
+		n += *at == '%';
+		if (n > DIRECTIVES_MAX) {
+			(void)snprintf(text, sizeof text, "more than %d directives", DIRECTIVES_MAX);
+			return mistake_at(r, line, 0, text);
+		}
+		left -= end ? (size_t)(end - at) + 1 : left;
+		at = end ? end + 1 : at;
+	}
+	return 0;
+}
+
+/* Before anything is loaded: what would take libyaml minutes ends here at the first level that is too deep. */
+static int check_shape(const struct reader *r)
+{
+	struct shape shape = {0};
+	yaml_parser_t parser;
+	int rc = check_directives(r);
+
+	if (rc < 0)
+		return rc;
+	if (!open_parser(r, &parser))
+		return err_set(r->e, -ENOMEM, "%.200s: out of memory", r->file);
+	while (rc == 0 && !shape.is_over) {
+		yaml_event_t event;
+
+		if (!yaml_parser_parse(&parser, &event)) {
+			rc = parser_mistake(r, &parser);
+			break;
+		}
+		rc = add_to_shape(r, &event, &shape);
+		yaml_event_delete(&event);
+	}
+	yaml_parser_delete(&parser);
+	return rc;
 }
 
 /* 1: there may be more. */
@@ -393,22 +531,30 @@ static int next_document(struct reader *r, yaml_parser_t *parser)
 	return rc;
 }
 
-int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_vm **ret, size_t *ret_n,
-	      struct err *e)
+static int read_documents(struct reader *r)
 {
-	struct reader r = {.file = file, .folder = folder, .e = e};
 	yaml_parser_t parser;
 	int rc;
 
-	if (!yaml_parser_initialize(&parser))
-		return err_set(e, -ENOMEM, "%s: out of memory", file);
-	yaml_parser_set_input_string(&parser, text->data, text->len);
+	if (!open_parser(r, &parser))
+		return err_set(r->e, -ENOMEM, "%.200s: out of memory", r->file);
 	do
-		rc = next_document(&r, &parser);
+		rc = next_document(r, &parser);
 	while (rc > 0);
 	yaml_parser_delete(&parser);
-	if (rc == 0 && r.n == 0)
-		rc = mistake_at(&r, 0, 0, "there is no document in this file");
+	if (rc == 0 && r->n == 0)
+		rc = mistake_at(r, 0, 0, "there is no document in this file");
+	return rc;
+}
+
+int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_vm **ret, size_t *ret_n,
+	      struct err *e)
+{
+	struct reader r = {.file = file, .folder = folder, .text = text, .e = e};
+	int rc = check_shape(&r);
+
+	if (rc == 0)
+		rc = read_documents(&r);
 	if (rc < 0) {
 		free(r.vms);
 		return rc;
