@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/crc32c.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/guard_page.h"
