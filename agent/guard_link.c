@@ -34,11 +34,6 @@ struct guard_link {
 
 /* ---- datagrams ---- */
 
-union fd_room {
-	char bytes[CMSG_SPACE(sizeof(int))];
-	struct cmsghdr align;
-};
-
 static void disconnect(struct guard_link *g)
 {
 	if (g->fd >= 0)
@@ -48,47 +43,22 @@ static void disconnect(struct guard_link *g)
 
 static void say(struct guard_link *g, uint32_t op, size_t slot, int fd)
 {
-	struct guard_msg msg = {op, (uint32_t)slot};
-	struct iovec iov = {&msg, sizeof msg};
-	union fd_room room = {{0}};
-	struct msghdr head = {.msg_iov = &iov, .msg_iovlen = 1};
+	const struct guard_msg msg = {op, (uint32_t)slot};
+	int rc = g->fd >= 0 ? fdpass_send(g->fd, &msg, sizeof msg, fd) : 0;
 
-	if (g->fd < 0)
-		return;
-	if (fd >= 0) {
-		struct cmsghdr *c = &room.align;
-
-		head.msg_control = room.bytes;
-		head.msg_controllen = sizeof room.bytes;
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof fd);
-		memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	}
 	/* A kick that finds the queue full is not needed; anything else that is lost means that the guard hangs. */
-	if (sendmsg(g->fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && (errno != EAGAIN || op != GUARD_KICK))
+	if (rc < 0 && (rc != -EAGAIN || op != GUARD_KICK))
 		disconnect(g);
 }
 
 /* 1: a message, 0: nothing yet, negative: the link is gone. */
 static int hear(struct guard_link *g, struct guard_msg *ret, int *ret_fd)
 {
-	struct iovec iov = {ret, sizeof *ret};
-	union fd_room room = {{0}};
-	struct msghdr head = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes, .msg_controllen = sizeof room.bytes};
-	ssize_t n = recvmsg(g->fd, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	struct cmsghdr *c;
+	int rc = fdpass_recv(g->fd, ret, sizeof *ret, ret_fd);
 
-	*ret_fd = -1;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (rc == -EAGAIN)
 		return 0;
-	if (n != sizeof *ret)
-		return -ECONNRESET;
-	c = CMSG_FIRSTHDR(&head);
-	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof *ret_fd))
-		memcpy(ret_fd, CMSG_DATA(c), sizeof *ret_fd);
-	return 1;
+	return rc < 0 ? rc : 1;
 }
 
 static bool connect_now(struct guard_link *g)

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/err.h"
+#include "base/fdpass.h"
 #include "base/file.h"
 #include "base/guard_page.h"
 #include "base/limits.h"

@@ -66,11 +66,6 @@ static int kill_cb(void *ctx, size_t slot)
 
 /* ---- datagrams ---- */
 
-union fd_room {
-	char bytes[CMSG_SPACE(sizeof(int))];
-	struct cmsghdr align;
-};
-
 static void client_close(struct guard *g)
 {
 	if (g->polls[POLL_CLIENT].fd >= 0)
@@ -81,22 +76,9 @@ static void client_close(struct guard *g)
 /* @fd -1: none goes with it. A client that does not read is dropped; it comes again. */
 static void say(struct guard *g, uint32_t op, uint32_t slot, int fd)
 {
-	struct guard_msg msg = {op, slot};
-	struct iovec iov = {&msg, sizeof msg};
-	union fd_room room = {{0}};
-	struct msghdr head = {.msg_iov = &iov, .msg_iovlen = 1};
+	const struct guard_msg msg = {op, slot};
 
-	if (fd >= 0) {
-		struct cmsghdr *c = &room.align;
-
-		head.msg_control = room.bytes;
-		head.msg_controllen = sizeof room.bytes;
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof fd);
-		memcpy(CMSG_DATA(c), &fd, sizeof fd);
-	}
-	if (sendmsg(g->polls[POLL_CLIENT].fd, &head, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	if (fdpass_send(g->polls[POLL_CLIENT].fd, &msg, sizeof msg, fd) < 0)
 		client_close(g);
 }
 
@@ -174,33 +156,15 @@ static void obey(struct guard *g, const struct guard_msg *msg, int fd)
 	}
 }
 
-static int received_fd(struct msghdr *head)
-{
-	struct cmsghdr *c = CMSG_FIRSTHDR(head);
-	int fd = -1;
-
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof fd))
-		memcpy(&fd, CMSG_DATA(c), sizeof fd);
-	return fd;
-}
-
 /* False: nothing more is there, or the client is gone. */
 static bool client_read(struct guard *g)
 {
 	struct guard_msg msg;
-	struct iovec iov = {&msg, sizeof msg};
-	union fd_room room = {{0}};
-	struct msghdr head = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes, .msg_controllen = sizeof room.bytes};
-	ssize_t n = recvmsg(g->polls[POLL_CLIENT].fd, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	int fd;
+	int fd, rc = fdpass_recv(g->polls[POLL_CLIENT].fd, &msg, sizeof msg, &fd);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (rc == -EAGAIN)
 		return false;
-	fd = n > 0 ? received_fd(&head) : -1;
-	if (n != sizeof msg) {
-		if (fd >= 0)
-			(void)close(fd);
+	if (rc < 0) {
 		client_close(g);
 		return false;
 	}
