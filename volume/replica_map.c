@@ -339,7 +339,7 @@ bool volume_map_oldest_dirty(const struct volume_map *map, uint32_t *ret_extent)
 {
 	const struct page *p = map->held.first;
 
-	while (p && !p->dirty)
+	while (p && (!p->dirty || p->ticket))
 		p = p->next;
 	if (!p)
 		return false;

@@ -66,7 +66,8 @@ int volume_map_copy(struct volume_map *map, uint32_t extent, struct volume_ballo
 /* [loop] What volume_map_copy() gave is in `epochs`, durable or not: the page is clean unless it changed since. */
 void volume_map_written(struct volume_map *map, uint32_t extent, uint64_t version);
 
-/* [loop] The dirty page that was not used for longest, to be written out. False: none. */
+/* [loop] The dirty page that was not used for longest and is not being loaded, to be written out; perhaps to be loaded
+ * before. False: none. */
 bool volume_map_oldest_dirty(const struct volume_map *map, uint32_t *ret_extent);
 
 /* [loop] */
