@@ -24,6 +24,7 @@
 
 #define REALTIME_PRIORITY  10
 #define DATAGRAMS_PER_TURN 64
+#define LAST_WORDS_MAX     (2 * SLOTS_MAX) /* of a client before its successor: more than kedged says in one turn */
 
 enum { POLL_LISTENER, POLL_CLIENT, POLL_TIMER, POLL_SLOTS };
 
@@ -108,6 +109,8 @@ static void take_page(struct guard *g, int fd)
 	page = mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	if (page == MAP_FAILED || page->magic != GUARD_PAGE_MAGIC || page->version != GUARD_PAGE_VERSION) {
 		(void)fprintf(stderr, "kedge-guard: the page is not one of ours, ignoring it\n");
+		if (page != MAP_FAILED)
+			(void)munmap(page, sizeof *page);
 		(void)close(fd);
 		return;
 	}
@@ -123,10 +126,16 @@ static void unwatch(struct guard *g, size_t slot)
 	g->polls[POLL_SLOTS + slot].fd = -1;
 }
 
+/* Anything else would take the place of the process that is watched there, which would then run for good. */
+static bool is_pidfd(int fd)
+{
+	return syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) == 0 || errno != EBADF;
+}
+
 /* Takes @fd. */
 static void watch(struct guard *g, uint32_t slot, int fd)
 {
-	if (!g->core.page || slot >= SLOTS_MAX || g->core.page->slots[slot].vm[0] == '\0') {
+	if (!g->core.page || slot >= SLOTS_MAX || g->core.page->slots[slot].vm[0] == '\0' || !is_pidfd(fd)) {
 		(void)close(fd);
 		return;
 	}
@@ -172,13 +181,16 @@ static bool client_read(struct guard *g)
 	return g->polls[POLL_CLIENT].fd >= 0;
 }
 
-/* The newest kedged is the one that counts. */
+/* The newest kedged is the one that counts. What the old one said counts still: it may have died before it was read,
+ * and the new one takes as done what it finds in the page. */
 static void client_accept(struct guard *g)
 {
 	int fd = accept4(g->polls[POLL_LISTENER].fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd < 0)
 		return;
+	for (int i = 0; i < LAST_WORDS_MAX && client_read(g); i++)
+		;
 	client_close(g);
 	g->polls[POLL_CLIENT].fd = fd;
 }
