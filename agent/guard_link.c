@@ -131,13 +131,18 @@ static bool take_page(struct guard_link *g, int fd)
 	return true;
 }
 
+/* Takes @fd. */
 static bool take_answer(struct guard_link *g, const struct guard_msg *msg, int fd)
 {
 	if (msg->op == GUARD_PAGE_FD && fd >= 0)
 		return take_page(g, fd);
-	if (msg->op == GUARD_PIDFD && fd >= 0 && msg->slot < SLOTS_MAX)
+	if (msg->op == GUARD_PIDFD && fd >= 0 && msg->slot < SLOTS_MAX) {
+		int before = g->pidfds[msg->slot]; /* of a guard that said half of it and hung */
+
 		g->pidfds[msg->slot] = fd;
-	else if (fd >= 0)
+		fd = before;
+	}
+	if (fd >= 0)
 		(void)close(fd);
 	return true;
 }
@@ -257,7 +262,7 @@ void guard_link_step(struct guard_link *g)
 		spawn(g);
 }
 
-void guard_link_keep(struct guard_link *g, size_t slot, int pidfd)
+static void keep(struct guard_link *g, size_t slot, int pidfd)
 {
 	CHECK(slot < SLOTS_MAX);
 	if (g->pidfds[slot] >= 0)
@@ -268,8 +273,16 @@ void guard_link_keep(struct guard_link *g, size_t slot, int pidfd)
 
 void guard_link_watch(struct guard_link *g, size_t slot, int pidfd)
 {
-	guard_link_keep(g, slot, pidfd);
+	keep(g, slot, pidfd);
 	say(g, GUARD_WATCH, slot, g->pidfds[slot]);
+}
+
+void guard_link_keep(struct guard_link *g, size_t slot, int pidfd)
+{
+	if (atomic_load(&g->page->slots[slot].state) == GUARD_FREE)
+		guard_link_watch(g, slot, pidfd);
+	else
+		keep(g, slot, pidfd);
 }
 
 void guard_link_drop(struct guard_link *g, size_t slot)

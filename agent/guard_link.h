@@ -20,7 +20,8 @@ void guard_link_watch(struct guard_link *g, size_t slot, int pidfd);
 void guard_link_drop(struct guard_link *g, size_t slot);
 void guard_link_kick(struct guard_link *g);
 
-/* [loop] A slot that was found in the page: its process' descriptor, for a later guard. */
+/* [loop] A slot that was found in the page: its process' descriptor, for a later guard, and for this one when it does
+ * not watch the slot, because the agent before died between naming it and saying so. */
 void guard_link_keep(struct guard_link *g, size_t slot, int pidfd);
 
 /* [loop] Does the kernel run the guard before everything else? */
