@@ -175,6 +175,7 @@ static void as_people_write(void **state)
 static void unknown(void **state)
 {
 	struct fixture *f = *state;
+	char text[256];
 
 	refused(f, NODE "color = red\n", 6, "[node] color = red: there is no such key");
 	refused(f, NODE "[colors]\n\nsky = blue\n", 8, "[colors] sky");
@@ -182,11 +183,8 @@ static void unknown(void **state)
 	refused(f, NODE "[volumes]\nsize = 3\n", 7, "[volumes] size");
 	refused(f, "[node]\nID = 3\n", 2, "ID");
 	/* longer than the parser's room for a name */
-	refused(f,
-		NODE "["
-		     "lologlogloglogloglogloglogloglogloglogloglogloglogloglog"
-		     "]\nlevel = info\n",
-		7, "level");
+	(void)snprintf(text, sizeof text, NODE "[log%060d]\nlevel = info\n", 0);
+	refused(f, text, 7, "level");
 }
 
 static void no_key_at_all(void **state)
