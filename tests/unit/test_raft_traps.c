@@ -179,11 +179,10 @@ static void close_node(struct fixture *f)
 
 static void lead(struct fixture *f)
 {
-	usec_t deadline = clock_boottime() + 20 * USEC_PER_SEC;
 	struct consensus_view v = {0};
 
-	while (!v.is_leader) {
-		assert_true(clock_boottime() < deadline);
+	for (usec_t end = clock_boottime() + 20 * USEC_PER_SEC; !v.is_leader;) {
+		assert_true(clock_boottime() < end);
 		turn(f);
 		consensus_view(f->c, &v);
 	}
@@ -248,7 +247,6 @@ static void post(struct fixture *f, struct raft_io_send *req, struct raft_messag
 
 /* The answers that are on their way to the other end, as its libraft would get them. */
 static struct raft_message last_sent;
-
 static void keep(void *ctx, struct raft_message *m)
 {
 	(void)ctx;

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The guest: requests that it sends again after each lost connection, as QEMU does, and what it may read. */
+#include "tests/volume_sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SECTORS_MAX 40
+
+static bool is_pending(const struct sim *s, unsigned hot, bool writes_only)
+{
+	for (unsigned i = 0; i < GUEST_OPS; i++) {
+		const struct guest_op *op = &s->guest.ops[i];
+
+		if (!op->used || op->r.kind == VOLUME_FLUSH || (writes_only && op->r.kind == VOLUME_READ))
+			continue;
+		if (hot >= op->first && hot < op->first + op->n)
+			return true;
+	}
+	return false;
+}
+
+/* ---- connection ---- */
+
+static void submit(struct sim *s, unsigned i)
+{
+	struct guest *g = &s->guest;
+	struct ticket *t = xcalloc(1, sizeof *t);
+
+	t->r = g->ops[i].r;
+	t->r.client = g->client;
+	t->r.epoch = g->epoch;
+	t->op = &g->ops[i];
+	t->op_number = g->numbers[i];
+	if (t->r.kind == VOLUME_READ || t->r.kind == VOLUME_WRITE)
+		t->r.data = xcalloc(g->ops[i].n, sizeof(uint32_t));
+	for (unsigned k = 0; t->r.kind == VOLUME_WRITE && k < g->ops[i].n; k++)
+		((uint32_t *)t->r.data)[k] = g->ops[i].value;
+	volume_core_submit(s->nodes[g->node].core, &t->r);
+}
+
+static void connect(struct sim *s)
+{
+	struct guest *g = &s->guest;
+	struct volume_core_status st;
+
+	if (!s->nodes[g->node].up)
+		return;
+	volume_core_status(s->nodes[g->node].core, &st);
+	if (!st.serves && !PLANTED(stale_vm_epoch))
+		return;
+	if (st.role != VOLUME_LEADING || (st.lead.epoch < g->epoch && !PLANTED(stale_vm_epoch))) /* V32 */
+		return;
+	g->client = ++g->next_number;
+	for (unsigned i = 0; i < GUEST_OPS; i++)
+		if (g->ops[i].used && g->client)
+			submit(s, i);
+}
+
+void guest_disconnected(struct sim *s, unsigned node)
+{
+	if (s->guest.node == node)
+		s->guest.client = 0;
+}
+
+/* The connection breaks, and both sides notice; the engine at once, or only when the next one is there. */
+void guest_reconnect(struct sim *s)
+{
+	struct guest *g = &s->guest;
+	uint64_t old = g->client;
+
+	if (!g->node || !old || !s->nodes[g->node].up)
+		return;
+	sim_log(s, "the guest's connection breaks");
+	g->client = 0;
+	volume_core_client_gone(s->nodes[g->node].core, old);
+	connect(s);
+}
+
+/* ---- requests ---- */
+
+static void write_begins(struct sim *s, struct guest_op *op)
+{
+	for (unsigned h = op->first; h < op->first + op->n; h++) {
+		set_add(&s->allowed[h], op->value);
+		set_add(&s->flushed[h], op->value);
+		if (s->flush_running)
+			set_add(&s->flush_snap[h], op->value);
+		s->cold[h] = false;
+		s->changes[h]++;
+	}
+}
+
+static bool choose_range(struct sim *s, struct guest_op *op, bool writes)
+{
+	unsigned first = (unsigned)sim_random(s, HOT), n = 1 + (unsigned)sim_random(s, sim_chance(s, 300) ? 36 : 4);
+	unsigned k;
+
+	for (k = 0; k < n && first + k < HOT; k++)
+		if (disk_sector(first + k) != disk_sector(first) + k || is_pending(s, first + k, !writes))
+			break;
+	op->first = first;
+	op->n = k;
+	return k > 0;
+}
+
+static void read_begins(struct sim *s, struct guest_op *op)
+{
+	for (unsigned k = 0; k < op->n; k++) {
+		op->before[k] = s->allowed[op->first + k];
+		op->changes[k] = s->changes[op->first + k];
+	}
+}
+
+static enum volume_request_kind choose_kind(struct sim *s)
+{
+	unsigned n = (unsigned)sim_random(s, 100);
+
+	return n < 50   ? VOLUME_WRITE
+	       : n < 82 ? VOLUME_READ
+	       : n < 92 ? VOLUME_FLUSH
+	       : n < 96 ? VOLUME_ZERO
+			: VOLUME_TRIM;
+}
+
+static bool sets_are_full(const struct sim *s)
+{
+	for (unsigned h = 0; h < HOT; h++)
+		if (s->flushed[h].n > SET_MAX - 8)
+			return true;
+	return false;
+}
+
+static void issue(struct sim *s, unsigned i)
+{
+	struct guest *g = &s->guest;
+	struct guest_op *op = &g->ops[i];
+	enum volume_request_kind kind = sets_are_full(s) ? VOLUME_FLUSH : choose_kind(s);
+	bool writes = kind != VOLUME_READ && kind != VOLUME_FLUSH;
+
+	memset(op, 0, sizeof *op);
+	if (kind == VOLUME_FLUSH) {
+		if (s->flush_running)
+			return;
+		s->flush_running = true;
+		memcpy(s->flush_snap, s->allowed, sizeof s->flush_snap);
+	} else if (!choose_range(s, op, writes)) {
+		return;
+	}
+	op->r = (struct volume_request){.kind = kind,
+					.fua = writes && sim_chance(s, 100),
+					.offset = disk_sector(op->first) * SECTOR,
+					.length = op->n * (uint64_t)SECTOR};
+	op->value = kind == VOLUME_WRITE ? ++g->next_value : 0;
+	op->used = true;
+	g->numbers[i] = ++g->next_number;
+	if (writes)
+		write_begins(s, op);
+	else if (kind == VOLUME_READ)
+		read_begins(s, op);
+	submit(s, i);
+}
+
+/* ---- answers ---- */
+
+static void narrow(struct sim *s, unsigned h, uint32_t v, uint32_t pending, bool has_pending)
+{
+	set_only(&s->allowed[h], v);
+	if (has_pending && pending != v)
+		set_add(&s->allowed[h], pending);
+	if (s->cold[h]) { /* V27: what was read after a power cut stays */
+		s->flushed[h] = s->allowed[h];
+		if (s->flush_running)
+			s->flush_snap[h] = s->allowed[h];
+	}
+}
+
+static void read_ends(struct sim *s, struct guest_op *op, const uint32_t *data)
+{
+	s->reads++;
+	for (unsigned k = 0; k < op->n; k++) {
+		unsigned h = op->first + k;
+		uint32_t pending = 0;
+		bool has_pending = false;
+
+		if (!set_has(&s->allowed[h], data[k]) && !set_has(&op->before[k], data[k])) {
+			sim_violate(s, "R", "a read of sector %llu gave %u, which is lost or was never there",
+				    (unsigned long long)disk_sector(h), data[k]);
+			return;
+		}
+		for (unsigned i = 0; i < GUEST_OPS; i++) {
+			const struct guest_op *w = &s->guest.ops[i];
+
+			if (w->used && w->r.kind != VOLUME_READ && w->r.kind != VOLUME_FLUSH && h >= w->first &&
+			    h < w->first + w->n) {
+				pending = w->value;
+				has_pending = true;
+			}
+		}
+		if (s->changes[h] == op->changes[k])
+			narrow(s, h, data[k], pending, has_pending);
+	}
+}
+
+static void write_ends(struct sim *s, struct guest_op *op)
+{
+	s->acked++;
+	for (unsigned h = op->first; h < op->first + op->n; h++) {
+		set_only(&s->allowed[h], op->value);
+		s->changes[h]++;
+		if (op->r.fua)
+			set_only(&s->flushed[h], op->value);
+	}
+}
+
+void guest_reply(struct sim *s, struct volume_request *r, int rc)
+{
+	struct ticket *t = CONTAINER_OF(r, struct ticket, r);
+	struct guest *g = &s->guest;
+	unsigned i = (unsigned)(t->op - g->ops);
+	struct guest_op *op = t->op;
+
+	if (g->client == r->client && op->used && g->numbers[i] == t->op_number) {
+		if (rc < 0)
+			sim_violate(s, "error", "the guest saw the error %d", rc);
+		op->used = false;
+		if (r->kind == VOLUME_READ) {
+			read_ends(s, op, r->data);
+		} else if (r->kind == VOLUME_FLUSH) {
+			memcpy(s->flushed, s->flush_snap, sizeof s->flushed);
+			s->flush_running = false;
+		} else {
+			write_ends(s, op);
+		}
+	}
+	free(r->data);
+	free(t);
+}
+
+/* ---- life ---- */
+
+void guest_start(struct sim *s, unsigned node, uint32_t epoch)
+{
+	s->guest.node = node;
+	s->guest.epoch = epoch;
+	s->guest.client = 0;
+}
+
+/* What it had not been told of may have happened or not. */
+void guest_kill(struct sim *s)
+{
+	struct guest *g = &s->guest;
+
+	if (g->node)
+		sim_log(s, "the guest on %u is dead", g->node);
+	if (g->node && g->client && s->nodes[g->node].up) {
+		uint64_t client = g->client;
+
+		g->client = 0;
+		if (sim_chance(s, 500)) /* a machine that is cut off notices later, if at all */
+			volume_core_client_gone(s->nodes[g->node].core, client);
+	}
+	g->node = 0;
+	g->client = 0;
+	for (unsigned i = 0; i < GUEST_OPS; i++)
+		g->ops[i].used = false;
+	s->flush_running = false;
+}
+
+bool guest_idle(const struct sim *s)
+{
+	for (unsigned i = 0; i < GUEST_OPS; i++)
+		if (s->guest.ops[i].used)
+			return false;
+	return true;
+}
+
+void guest_event(struct sim *s, struct event *e)
+{
+	struct guest *g = &s->guest;
+
+	(void)e;
+	sim_after(s, 1 + sim_random(s, 20 * USEC_PER_MS), guest_event, 0);
+	if (!g->node)
+		return;
+	if (!g->client)
+		connect(s);
+	for (unsigned i = 0; g->client && !s->healing && i < GUEST_OPS; i++)
+		if (!g->ops[i].used && sim_chance(s, 300))
+			issue(s, i);
+}
+
+/* An incremental backup: what was written since the last one (V34). */
+void guest_backup(struct sim *s)
+{
+	struct node *n = &s->nodes[s->row.primary];
+	uint32_t copy[HOT];
+	struct volume_ballot base;
+
+	if (!n->up || n->disk.state.incarnation != store_member(s, n->id)->incarnation)
+		return;
+	memcpy(copy, s->backup.data, sizeof copy);
+	for (unsigned h = 0; h < HOT; h++) {
+		struct volume_ballot stamp = volume_core_stamp(n->core, disk_sector(h) / PER_BLOCK);
+
+		if (!s->backup.on || volume_ballot_compare(stamp, s->backup.base) > 0)
+			copy[h] = n->disk.cached[h];
+	}
+	if (volume_core_checkpoint(n->core, &s->row, &base) != 0)
+		return;
+	memcpy(s->backup.data, copy, sizeof copy);
+	s->backup.base = base;
+	s->backup.on = true;
+	for (unsigned h = 0; h < HOT; h++)
+		if (copy[h] != n->disk.cached[h])
+			sim_violate(s, "K", "a backup lacks the last write to sector %llu",
+				    (unsigned long long)disk_sector(h));
+}

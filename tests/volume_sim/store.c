@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The store: one row, changed by compare-and-set, and a leader that moves the volume when its primary cannot go on. */
+#include "tests/volume_sim/sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct volume_member *store_member(struct sim *s, unsigned node)
+{
+	for (size_t i = 0; i < s->row.n_members; i++)
+		if (s->row.members[i].node == node)
+			return &s->row.members[i];
+	return NULL;
+}
+
+static void committed(struct sim *s, const char *what)
+{
+	s->row.version++;
+	sim_log(s, "store: %s: epoch %u, primary %u, in sync%s%s%s", what, s->row.epoch, s->row.primary,
+		store_member(s, 1)->in_sync ? " 1" : "", store_member(s, 2)->in_sync ? " 2" : "",
+		store_member(s, 3)->in_sync ? " 3" : "");
+	for (unsigned n = 1; n <= NODES; n++)
+		node_row(s, n);
+}
+
+static void next_epoch(struct sim *s)
+{
+	s->old_row = s->row;
+	s->row.epoch++;
+}
+
+/* CREATE */
+void store_create(struct sim *s)
+{
+	s->row = (struct volume_row){
+		.version = 1, .epoch = 1, .primary = 1, .primary_since = 1, .vm_epoch = 1, .n_members = NODES};
+	for (unsigned n = 1; n <= NODES; n++) {
+		struct volume_member *m = &s->row.members[n - 1];
+
+		m->node = n;
+		m->replica[0] = (uint8_t)n;
+		m->in_sync = n == 1;
+		m->incarnation = n == 1 ? s->nodes[n].disk.state.incarnation : 0;
+	}
+	s->old_row = s->row;
+}
+
+/* ---- what engines ask for ---- */
+
+struct asked {
+	struct volume_change c;
+	struct volume_row seen;
+	int rc;
+};
+
+static void answer_event(struct sim *s, struct event *e)
+{
+	struct asked *a = e->p;
+
+	volume_core_proposed(s->nodes[e->node].core, &a->c, a->rc);
+}
+
+/* Planted: without compare-and-set. */
+static bool blind_removal(struct sim *s, unsigned from, const struct volume_change *c)
+{
+	struct volume_row now = s->row;
+
+	if (!PLANTED(blind_removal) || c->kind != VOLUME_REMOVE)
+		return false;
+	if (c->epoch >= now.epoch || s->old_row.epoch != c->epoch || s->old_row.primary != from)
+		return false;
+	s->row.primary = from;
+	for (size_t i = 0; i < s->row.n_members; i++)
+		s->row.members[i].in_sync = s->old_row.members[i].in_sync && s->row.members[i].node != c->node;
+	s->old_row = now;
+	s->row.epoch = now.epoch + 1;
+	return true;
+}
+
+static int apply(struct sim *s, unsigned from, const struct volume_change *c)
+{
+	struct volume_member *m = c->kind == VOLUME_BUMP ? NULL : store_member(s, c->node);
+
+	if (blind_removal(s, from, c)) {
+		committed(s, "REMOVE, blindly");
+		return 0;
+	}
+	if (c->epoch != s->row.epoch || s->row.primary != from)
+		return -EAGAIN;
+	if (c->kind == VOLUME_REMOVE) {
+		if (!m || !m->in_sync || c->node == s->row.primary)
+			return -EINVAL;
+		next_epoch(s);
+		m->in_sync = false;
+		committed(s, "REMOVE");
+	} else if (c->kind == VOLUME_ADD) {
+		if (!m || m->in_sync)
+			return -EINVAL;
+		next_epoch(s);
+		m->in_sync = true;
+		m->incarnation = c->incarnation;
+		s->joins++;
+		committed(s, "ADD");
+	} else {
+		next_epoch(s);
+		committed(s, "BUMP");
+	}
+	return 0;
+}
+
+static void propose_event(struct sim *s, struct event *e)
+{
+	struct asked *a = e->p;
+	struct node *n = &s->nodes[e->a];
+	struct event *answer;
+	struct asked *copy;
+	bool reaches = !n->no_store || s->healing;
+
+	a->rc = reaches ? apply(s, (unsigned)e->a, &a->c) : -ENOTCONN;
+	if (n->life != e->b || !n->up)
+		return; /* nobody waits for it any more; what was asked for may have come true all the same */
+	copy = xcalloc(1, sizeof *copy);
+	*copy = *a;
+	if (sim_chance(s, 100))
+		copy->rc = -ETIMEDOUT; /* the answer got lost */
+	answer = sim_after(s, 500 + sim_random(s, 20 * USEC_PER_MS), answer_event, (unsigned)e->a);
+	answer->p = copy;
+}
+
+void store_propose(struct sim *s, unsigned node, const struct volume_change *c)
+{
+	struct asked *a = xcalloc(1, sizeof *a);
+	usec_t delay = 500 + sim_random(s, 30 * USEC_PER_MS);
+	struct event *e;
+
+	sim_log(s, "node %u asks for %s %u at epoch %u", node,
+		c->kind == VOLUME_REMOVE ? "REMOVE"
+		: c->kind == VOLUME_ADD  ? "ADD"
+					 : "BUMP",
+		c->node, c->epoch);
+	if (!s->healing && sim_random(s, 1000) < s->faults.lag * 3)
+		delay += sim_random(s, 2 * USEC_PER_SEC);
+	a->c = *c;
+	e = sim_after(s, delay, propose_event, 0);
+	e->a = node;
+	e->b = s->nodes[node].life;
+	e->p = a;
+}
+
+/* REPORT */
+static void report_event(struct sim *s, struct event *e)
+{
+	struct node *n = &s->nodes[e->node];
+	struct volume_member *m = store_member(s, e->node);
+
+	if (n->no_store && !s->healing) {
+		sim_after(s, 100 * USEC_PER_MS, report_event, e->node);
+		return;
+	}
+	m->reported = n->disk.state.incarnation;
+	s->row.version++;
+	node_row(s, e->node);
+}
+
+void store_report(struct sim *s, unsigned node)
+{
+	sim_after(s, 500 + sim_random(s, 30 * USEC_PER_MS), report_event, node);
+}
+
+/* ---- the leader ---- */
+
+static bool has_lost(const struct volume_member *m)
+{
+	return m->reported && m->reported != m->incarnation;
+}
+
+/* TAKEOVER: the old VM is dead, as the caller made sure. */
+void store_move(struct sim *s, unsigned to, bool keep_old)
+{
+	struct volume_member *old = store_member(s, s->row.primary), *m = store_member(s, to);
+	uint32_t epoch = s->row.epoch;
+
+	next_epoch(s);
+	if (PLANTED(stale_takeover))
+		m->in_sync = true;
+	if (!keep_old && old != m)
+		old->in_sync = false;
+	s->row.primary = to;
+	s->row.primary_since = s->row.vm_epoch = epoch + 1;
+	s->takeovers++;
+	committed(s, "TAKEOVER");
+	guest_start(s, to, s->row.vm_epoch);
+}
+
+static void make_cold(struct sim *s, struct volume_member *b)
+{
+	bool alone = sim_chance(s, 300);
+
+	next_epoch(s);
+	for (size_t i = 0; i < s->row.n_members; i++) {
+		struct volume_member *m = &s->row.members[i];
+
+		if (m != b && (alone || !m->in_sync || !has_lost(m)))
+			m->in_sync = false;
+		if (m->in_sync)
+			m->incarnation = m->reported;
+	}
+	s->row.primary = b->node;
+	s->row.cold = s->row.primary_since = s->row.vm_epoch = s->row.epoch;
+	for (unsigned i = 0; i < HOT; i++) {
+		if (!PLANTED(eager_cold))
+			s->allowed[i] = s->flushed[i];
+		s->cold[i] = true;
+	}
+	s->colds++;
+	committed(s, "COLD");
+	guest_start(s, b->node, s->row.vm_epoch);
+}
+
+static void force(struct sim *s, struct volume_member *b)
+{
+	next_epoch(s);
+	for (size_t i = 0; i < s->row.n_members; i++)
+		s->row.members[i].in_sync = &s->row.members[i] == b;
+	b->incarnation = b->reported;
+	s->row.primary = b->node;
+	s->row.fork = s->row.primary_since = s->row.vm_epoch = s->row.epoch;
+	for (unsigned i = 0; i < HOT; i++)
+		s->allowed[i].n = s->flushed[i].n = 0; /* anything */
+	s->backup.on = false;
+	committed(s, "FORCE");
+	guest_start(s, b->node, s->row.vm_epoch);
+}
+
+/* An in-sync member that has not lost its cache and runs; else NULL. */
+static struct volume_member *successor(struct sim *s)
+{
+	struct volume_member *all[NODES];
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->row.n_members; i++) {
+		struct volume_member *m = &s->row.members[i];
+		bool in_sync = m->in_sync || (PLANTED(stale_takeover) && s->old_row.members[i].in_sync);
+
+		if (in_sync && m->node != s->row.primary && s->nodes[m->node].up && m->reported == m->incarnation)
+			all[n++] = m;
+	}
+	return n ? all[sim_random(s, n)] : NULL;
+}
+
+static struct volume_member *cold_choice(struct sim *s)
+{
+	struct volume_member *found = NULL;
+
+	for (size_t i = 0; i < s->row.n_members; i++) {
+		struct volume_member *m = &s->row.members[i];
+
+		if (!m->in_sync)
+			continue;
+		if (!has_lost(m) && !PLANTED(eager_cold)) /* V27 */
+			return NULL;
+		if (has_lost(m) && s->nodes[m->node].up && (!found || sim_chance(s, 500)))
+			found = m;
+	}
+	return found;
+}
+
+static struct volume_member *forced_choice(struct sim *s)
+{
+	for (size_t i = 0; i < s->row.n_members; i++) {
+		struct volume_member *m = &s->row.members[i];
+
+		if (!m->in_sync && s->nodes[m->node].up && m->reported)
+			return m;
+	}
+	return NULL;
+}
+
+static bool primary_is_bad(struct sim *s)
+{
+	const struct volume_member *m = store_member(s, s->row.primary);
+
+	return !s->nodes[s->row.primary].power || has_lost(m) || s->nodes[s->row.primary].no_store;
+}
+
+void store_leader(struct sim *s, struct event *e)
+{
+	struct volume_member *m;
+
+	(void)e;
+	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
+	if (!primary_is_bad(s)) {
+		s->primary_bad_since = 0;
+		return;
+	}
+	if (!s->primary_bad_since)
+		s->primary_bad_since = s->now;
+	if (s->now - s->primary_bad_since < 300 * USEC_PER_MS)
+		return;
+	if ((m = successor(s))) {
+		guest_kill(s);
+		store_move(s, m->node, false);
+	} else if ((m = cold_choice(s))) {
+		guest_kill(s);
+		make_cold(s, m);
+	} else if (s->faults.force && !s->healing && s->now - s->primary_bad_since > 3 * USEC_PER_SEC &&
+		   (m = forced_choice(s))) {
+		guest_kill(s);
+		force(s, m);
+	} else {
+		return;
+	}
+	s->primary_bad_since = 0;
+}

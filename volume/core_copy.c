@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Settling and resync at the primary (V19, V20, V22, V24): blocks that others need are compared by hash and sent. The
+ * range is held from the hash to the last acknowledgement. */
+#include "volume/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t block_length(const struct volume_core *c, uint64_t block)
+{
+	uint64_t offset = block * VOLUME_BLOCK_BYTES;
+
+	return c->config.size - offset < VOLUME_BLOCK_BYTES ? c->config.size - offset : VOLUME_BLOCK_BYTES;
+}
+
+static uint8_t who_needs(const struct volume_core *c, uint64_t block)
+{
+	uint8_t mask = 0;
+
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		if (peer_connected(&c->peers[i]) && bit_get(c->peers[i].need, block))
+			mask |= (uint8_t)(1u << i);
+	return mask;
+}
+
+/* ---- ends ---- */
+
+static void copy_end(struct volume_core *c, struct op *op)
+{
+	c->copies--;
+	guest_op_free(c, op);
+}
+
+/* No I/O of it runs: gone; else it goes when that ends. */
+static void copy_cancel(struct volume_core *c, struct op *op)
+{
+	if (op->step == OP_IO) {
+		op->cancelled = true;
+		c->copies--;
+		return;
+	}
+	copy_end(c, op);
+}
+
+void copy_cancel_all(struct volume_core *c)
+{
+	struct op *next;
+
+	for (struct op *op = c->ops; op; op = next) {
+		next = op->next;
+		if (op->kind == OP_COPY && !op->cancelled)
+			copy_cancel(c, op);
+	}
+}
+
+static void finish_for_the_others(struct volume_core *c, struct op *op)
+{
+	uint64_t block = op->offset / VOLUME_BLOCK_BYTES;
+
+	if (op->targets & ~op->acked)
+		return;
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		if (op->targets >> i & 1)
+			peer_got(c, &c->peers[i], block);
+	copy_cancel(c, op);
+}
+
+/* ---- one copy: our hash and theirs, then data or SAME, then their acknowledgements ---- */
+
+static void read_done(struct volume_core *c, struct volume_io *io, int rc);
+
+static void io_begin(struct volume_core *c, struct op *op, enum volume_io_kind kind)
+{
+	op->step = OP_IO;
+	op->io = (struct volume_io){
+		.kind = kind, .offset = op->offset, .length = op->length, .data = op->buffer, .done = read_done};
+	core_io(c, &op->io);
+}
+
+static void send_copies(struct volume_core *c, struct op *op)
+{
+	struct volume_ballot stamp = c->stamps[op->offset / VOLUME_BLOCK_BYTES];
+
+	op->step = OP_ACKS;
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
+		bool same = op->same >> i & 1;
+		struct volume_frame f = {.kind = VOLUME_F_COPY,
+					 .seq = op->seq,
+					 .offset = op->offset,
+					 .length = op->length,
+					 .stamp = stamp, /* V20 */
+					 .same = same,
+					 .data = same ? NULL : op->buffer};
+
+		if (op->targets >> i & 1)
+			peer_send(c, i, &f);
+	}
+}
+
+/* Both hashes are here. */
+static void compare(struct volume_core *c, struct op *op)
+{
+	bool differs = false;
+
+	if (!op->has_hash || (op->targets & ~op->hashed))
+		return;
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
+		if (!(op->targets >> i & 1))
+			continue;
+		if (memcmp(op->hash, op->peer_hash[i], sizeof op->hash) == 0 ||
+		    (PLANTED(skip_equal_stamps) && (op->stamped >> i & 1)))
+			op->same |= (uint8_t)(1u << i);
+		else
+			differs = true;
+	}
+	if (differs)
+		io_begin(c, op, VOLUME_IO_READ);
+	else
+		send_copies(c, op);
+}
+
+static void read_done(struct volume_core *c, struct volume_io *io, int rc)
+{
+	struct op *op = CONTAINER_OF(io, struct op, io);
+
+	if (op->cancelled) {
+		guest_op_free(c, op);
+		return;
+	}
+	if (rc < 0) {
+		core_break(c, rc);
+		return;
+	}
+	op->step = OP_HASH;
+	if (io->kind == VOLUME_IO_READ) {
+		send_copies(c, op);
+		return;
+	}
+	memcpy(op->hash, io->hash, sizeof op->hash);
+	op->has_hash = true;
+	compare(c, op);
+}
+
+void copy_cancel_peer(struct volume_core *c, unsigned slot)
+{
+	uint8_t mask = (uint8_t)(1u << slot);
+	struct op *next;
+
+	for (struct op *op = c->ops; op; op = next) {
+		next = op->next;
+		if (op->kind != OP_COPY || op->cancelled || !(op->targets & mask) || (op->acked & mask))
+			continue;
+		op->targets &= (uint8_t)~mask;
+		if (op->targets && op->step == OP_HASH)
+			compare(c, op); /* perhaps nobody else's hash is awaited */
+		else
+			finish_for_the_others(c, op);
+	}
+}
+
+void copy_hashed(struct volume_core *c, unsigned slot, const struct volume_frame *f)
+{
+	for (struct op *op = c->ops; op; op = op->next) {
+		if (op->kind != OP_COPY || op->cancelled || op->seq != f->seq)
+			continue;
+		memcpy(op->peer_hash[slot], f->hash, sizeof f->hash);
+		op->hashed |= (uint8_t)(1u << slot);
+		if (volume_ballot_compare(f->stamp, c->stamps[op->offset / VOLUME_BLOCK_BYTES]) == 0)
+			op->stamped |= (uint8_t)(1u << slot);
+		if (op->step == OP_HASH)
+			compare(c, op);
+		return;
+	}
+}
+
+void copy_ack(struct volume_core *c, struct op *op, unsigned slot)
+{
+	op->acked |= (uint8_t)(1u << slot);
+	finish_for_the_others(c, op);
+}
+
+static bool copy_begin(struct volume_core *c, uint64_t block)
+{
+	uint64_t offset = block * VOLUME_BLOCK_BYTES;
+	uint64_t length = block_length(c, block);
+	struct op *op;
+	void *buffer;
+
+	if (guest_busy(c, offset, length, OP_COPY))
+		return false;
+	buffer = c->fx.buffer(c->fx.ctx);
+	if (!buffer)
+		return false;
+	op = xcalloc(1, sizeof *op);
+	*op = (struct op){.next = c->ops,
+			  .kind = OP_COPY,
+			  .offset = offset,
+			  .length = length,
+			  .seq = ++c->next_seq,
+			  .since = c->now,
+			  .targets = who_needs(c, block),
+			  .buffer = buffer};
+	c->ops = op;
+	c->copies++;
+	flush_touch(c, offset, length);
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
+		struct volume_frame f = {.kind = VOLUME_F_HASH, .seq = op->seq, .offset = offset, .length = length};
+
+		if (op->targets >> i & 1)
+			peer_send(c, i, &f);
+	}
+	io_begin(c, op, VOLUME_IO_HASH);
+	return true;
+}
+
+/* ---- which block next ---- */
+
+/* V19: what the guest waits for comes first. */
+static void copy_for_guest(struct volume_core *c)
+{
+	for (const struct volume_request *r = c->waiting; r && c->copies < c->config.copies_max; r = r->next) {
+		uint64_t last = (r->offset + r->length - 1) / VOLUME_BLOCK_BYTES;
+
+		for (uint64_t b = r->offset / VOLUME_BLOCK_BYTES; b <= last && c->copies < c->config.copies_max; b++)
+			if (who_needs(c, b))
+				(void)copy_begin(c, b);
+	}
+}
+
+static bool copy_next(struct volume_core *c, struct peer *p)
+{
+	for (uint64_t tries = 0; tries < c->n_blocks; tries++) {
+		uint64_t b = p->cursor;
+
+		if (b % 64 == 0 && p->need[b / 64] == 0 && b + 64 <= c->n_blocks) { /* nothing in this word */
+			p->cursor = b + 64 < c->n_blocks ? b + 64 : 0;
+			tries += 63;
+			continue;
+		}
+		p->cursor = b + 1 < c->n_blocks ? b + 1 : 0;
+		if (bit_get(p->need, b) && copy_begin(c, b))
+			return true;
+	}
+	return false;
+}
+
+void copy_step(struct volume_core *c)
+{
+	if (c->copies >= c->config.copies_max)
+		return;
+	copy_for_guest(c);
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		while (peer_connected(&c->peers[i]) && c->peers[i].n_need && c->copies < c->config.copies_max)
+			if (!copy_next(c, &c->peers[i]))
+				break;
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Flushing at the primary (V11, V12): all members at once, one at a time, and whoever comes meanwhile shares the next.
+ */
+#include "volume/core_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* V12: a write or copy in the range makes the extent unflushed, for a flush that runs as well. */
+void flush_touch(struct volume_core *c, uint64_t offset, uint64_t length)
+{
+	for (uint64_t e = offset / VOLUME_EXTENT_BYTES; e <= (offset + length - 1) / VOLUME_EXTENT_BYTES; e++) {
+		bit_set(c->unflushed, e);
+		bit_clear(c->flush.fset, e);
+		bit_set(c->remote, e);
+		c->touched[e] = c->now;
+	}
+}
+
+/* V12: the extents that this flush will have covered. */
+static void choose_fset(struct volume_core *c)
+{
+	uint8_t in_sync = core_in_sync(c);
+
+	memset(c->flush.fset, 0, bit_words(c->n_extents) * sizeof *c->flush.fset);
+	if (!core_all_known(c))
+		return;
+	for (uint32_t e = 0; e < c->n_extents; e++)
+		bit_set(c->flush.fset, e);
+	for (const struct op *op = c->ops; op; op = op->next)
+		for (uint64_t e = op->offset / VOLUME_EXTENT_BYTES;
+		     op->kind != OP_READ && e <= (op->offset + op->length - 1) / VOLUME_EXTENT_BYTES; e++)
+			bit_clear(c->flush.fset, e);
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		for (uint64_t b = 0; (in_sync >> i & 1) && c->peers[i].n_need && b < c->n_blocks; b++)
+			if (bit_get(c->peers[i].need, b))
+				bit_clear(c->flush.fset, b / VOLUME_EXTENT_BLOCKS);
+}
+
+static void synced(struct volume_core *c, struct volume_io *io, int rc)
+{
+	(void)io;
+	c->flush.syncing = false;
+	if (rc < 0) {
+		core_break(c, rc); /* V13: a failed fsync is a power loss */
+		return;
+	}
+	if (!c->flush.running) /* given up meanwhile; no other begins before this one ended */
+		return;
+	c->flush.local = true;
+	if (PLANTED(clear_after_own_flush))
+		memset(c->unflushed, 0, bit_words(c->n_extents) * sizeof *c->unflushed);
+}
+
+static bool anybody_needs(const struct volume_core *c)
+{
+	uint8_t in_sync = core_in_sync(c);
+
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		if ((in_sync >> i & 1) && (!c->peers[i].known || c->peers[i].n_need))
+			return true;
+	return false;
+}
+
+static void begin(struct volume_core *c)
+{
+	struct flush *f = &c->flush;
+
+	f->running = true;
+	f->local = false;
+	f->syncing = true;
+	f->sent = f->acked = 0;
+	f->seq = ++c->next_seq;
+	f->since = c->now;
+	f->settled = !anybody_needs(c);
+	c->flush_riding = c->flush_waiting;
+	c->flush_waiting = NULL;
+	c->flush_wanted = false;
+	choose_fset(c);
+	f->io = (struct volume_io){.kind = VOLUME_IO_SYNC, .done = synced};
+	core_io(c, &f->io);
+}
+
+static void send_it(struct volume_core *c)
+{
+	uint8_t to = core_required(c) & (uint8_t) ~(c->flush.sent | c->flush.acked);
+
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
+		struct volume_frame f = {.kind = VOLUME_F_FLUSH, .seq = c->flush.seq};
+
+		if (!(to >> i & 1) || !peer_connected(&c->peers[i]))
+			continue;
+		peer_send(c, i, &f);
+		c->flush.sent |= (uint8_t)(1u << i);
+	}
+}
+
+/* V27: what was settled is on all disks now, and may be read. */
+static void cold_end(struct volume_core *c)
+{
+	if (!c->cold_set || !c->flush.settled)
+		return;
+	free(c->cold_set);
+	c->cold_set = NULL;
+	c->state.cold_done = c->row.cold;
+	(void)disk_save(c);
+}
+
+static void end(struct volume_core *c)
+{
+	struct volume_request *r = c->flush_riding, *next;
+
+	for (size_t w = 0; w < bit_words(c->n_extents); w++)
+		c->unflushed[w] &= ~c->flush.fset[w];
+	c->flush.running = false;
+	c->flush_riding = NULL;
+	cold_end(c);
+	for (; r; r = next) {
+		next = r->next;
+		c->fx.reply(c->fx.ctx, r, 0);
+	}
+}
+
+void flush_step(struct volume_core *c)
+{
+	if (c->cold_set && !anybody_needs(c))
+		c->flush_wanted = true;
+	if (!c->flush.running && !c->flush.syncing && (c->flush_waiting || c->flush_wanted))
+		begin(c);
+	if (!c->flush.running)
+		return;
+	send_it(c);
+	if (c->flush.local && (core_required(c) & ~c->flush.acked) == 0)
+		end(c);
+}
+
+/* V5 */
+void flush_reballot(struct volume_core *c)
+{
+	if (PLANTED(keep_acks_over_epoch))
+		return;
+	c->flush.acked = c->flush.sent = 0;
+	c->flush.since = c->now;
+}
+
+bool flush_ack(struct volume_core *c, unsigned slot, const struct volume_frame *f)
+{
+	if (!c->flush.running || f->seq != c->flush.seq)
+		return false;
+	c->flush.acked |= (uint8_t)(1u << slot);
+	return true;
+}
+
+static void drop_from(struct volume_core *c, struct volume_request **at, uint64_t client, bool all)
+{
+	while (*at) {
+		struct volume_request *r = *at;
+
+		if (!all && r->client != client) {
+			at = &r->next;
+			continue;
+		}
+		*at = r->next;
+		c->fx.drop(c->fx.ctx, r);
+	}
+}
+
+void flush_drop_client(struct volume_core *c, uint64_t client, bool all)
+{
+	drop_from(c, &c->flush_waiting, client, all);
+	drop_from(c, &c->flush_riding, client, all);
+}
