@@ -90,7 +90,8 @@ static int open_files(struct volume_replica *r, const char *dir, usec_t wait, st
 	return rc;
 }
 
-/* V13: after a failed write-back the page cache shows what the disk does not have. */
+/* V13: after a failed write-back the page cache may show what the disk does not have, and call it clean. It is dropped
+ * as far as the kernel does that, and `meta` is read beside it where the file system can. */
 static void look_for_errors(struct volume_replica *r, bool force)
 {
 	const int fds[] = {r->data, r->meta, r->epochs};
@@ -101,6 +102,16 @@ static void look_for_errors(struct volume_replica *r, bool force)
 			r->losses |= VOLUME_LOSS_ERROR;
 	for (size_t i = 0; r->losses && i < ARRAY_LEN(fds); i++)
 		(void)posix_fadvise(fds[i], 0, 0, POSIX_FADV_DONTNEED);
+	r->suspect = r->losses != 0;
+	if (r->suspect)
+		r->direct = openat(r->folder, "meta", O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+static int read_meta(struct volume_replica *r, uint8_t *page, uint64_t at)
+{
+	int rc = r->direct < 0 ? -EINVAL : sys_read_all(r->sys, r->direct, page, VOLUME_PAGE_BYTES, at);
+
+	return rc == -EINVAL ? sys_read_all(r->sys, r->meta, page, VOLUME_PAGE_BYTES, at) : rc;
 }
 
 /* ---- reading ---- */
@@ -121,10 +132,10 @@ static int check_size(struct volume_replica *r, int fd, const char *name, uint64
 
 static int read_super(struct volume_replica *r, struct err *e)
 {
-	uint8_t page[VOLUME_PAGE_BYTES];
+	_Alignas(VOLUME_PAGE_BYTES) uint8_t page[VOLUME_PAGE_BYTES];
 	enum volume_fault fault;
 	char what[120];
-	int rc = sys_read_all(r->sys, r->meta, page, sizeof page, 0);
+	int rc = read_meta(r, page, 0);
 
 	fault = rc < 0 ? VOLUME_FAULT_READ : volume_super_decode(page, &r->super);
 	(void)snprintf(what, sizeof what, "meta: the superblock (offset 0) %s", volume_fault_text(fault));
@@ -140,18 +151,16 @@ static int read_super(struct volume_replica *r, struct err *e)
 
 /* One copy of a pair, not yet believed. */
 struct copy {
+	_Alignas(VOLUME_PAGE_BYTES) uint8_t page[VOLUME_PAGE_BYTES];
 	enum volume_fault fault;
 	uint64_t seq;
-	uint8_t page[VOLUME_PAGE_BYTES];
 	struct volume_state state;
 	uint8_t bits[VOLUME_INTENTS_BYTES];
 };
 
 static void read_copy(struct volume_replica *r, uint32_t pair, unsigned which, struct copy *c)
 {
-	uint64_t at = VOLUME_META_OFFSET(pair) + which * VOLUME_PAGE_BYTES;
-
-	if (sys_read_all(r->sys, r->meta, c->page, sizeof c->page, at) < 0)
+	if (read_meta(r, c->page, VOLUME_META_OFFSET(pair) + which * VOLUME_PAGE_BYTES) < 0)
 		c->fault = VOLUME_FAULT_READ;
 	else if (pair == 0)
 		c->fault = volume_state_decode(c->page, r->super.replica, &c->state, &c->seq);
@@ -203,7 +212,7 @@ static int read_pair(struct volume_replica *r, uint32_t pair, struct copy *c, st
 
 static int read_pairs(struct volume_replica *r, struct err *e)
 {
-	struct copy *copies = malloc(2 * sizeof *copies);
+	struct copy *copies = aligned_alloc(VOLUME_PAGE_BYTES, 2 * sizeof *copies);
 	int rc = 0;
 
 	r->pairs = calloc(1 + r->pages, sizeof *r->pairs);
@@ -221,30 +230,34 @@ static int read_pairs(struct volume_replica *r, struct err *e)
 /* Byte for byte, so that what a newer version put into its own fields stays the same in both copies. */
 static int rewrite(struct volume_replica *r, uint32_t pair, unsigned which)
 {
+	_Alignas(VOLUME_PAGE_BYTES) uint8_t page[VOLUME_PAGE_BYTES];
 	uint64_t at = VOLUME_META_OFFSET(pair);
-	uint8_t page[VOLUME_PAGE_BYTES];
-	int rc = sys_read_all(r->sys, r->meta, page, sizeof page, at + r->pairs[pair].durable * VOLUME_PAGE_BYTES);
+	int rc = read_meta(r, page, at + r->pairs[pair].durable * VOLUME_PAGE_BYTES);
 
 	return rc < 0 ? rc : sys_write_all(r->sys, r->meta, page, sizeof page, at + which * VOLUME_PAGE_BYTES);
 }
 
+static int sync_meta(struct volume_replica *r)
+{
+	return r->sys->fdatasync(r->meta) < 0 ? -errno : 0;
+}
+
 /* Brings each pair to two equal, durable copies. First the newest copies become durable: what was read may be in the
- * page cache alone, left by an engine that was killed; after a failed write-back the cache may even call it clean, so
- * then it is written again. Only then may the other copies be touched. */
+ * page cache alone, left by an engine that was killed. Only then are the others written, and only when these are
+ * durable too, and the cache is not to be trusted, the newest ones once more. */
 static int mend(struct volume_replica *r, struct err *e)
 {
-	bool suspect = r->losses != 0;
-	int rc = 0;
+	int rc = sync_meta(r);
 
-	for (uint32_t i = 0; suspect && rc == 0 && i < 1 + r->pages; i++)
-		rc = rewrite(r, i, r->pairs[i].durable);
-	if (rc == 0 && r->sys->fdatasync(r->meta) < 0)
-		rc = -errno;
 	for (uint32_t i = 0; rc == 0 && i < 1 + r->pages; i++)
-		if (suspect || r->pairs[i].differ)
+		if (r->suspect || r->pairs[i].differ)
 			rc = rewrite(r, i, 1 - r->pairs[i].durable);
-	if (rc == 0 && (suspect || r->mended) && r->sys->fdatasync(r->meta) < 0)
-		rc = -errno;
+	if (rc == 0 && (r->suspect || r->mended))
+		rc = sync_meta(r);
+	for (uint32_t i = 0; rc == 0 && r->suspect && i < 1 + r->pages; i++)
+		rc = rewrite(r, i, r->pairs[i].durable);
+	if (rc == 0 && r->suspect)
+		rc = sync_meta(r);
 	return rc == 0 ? 0 : failed(r, e, rc, "write meta", " (the disk fails: replace it)");
 }
 
@@ -301,7 +314,7 @@ int volume_replica_open(const char *dir, const struct volume_replica_options *op
 	int rc;
 
 	r->sys = options->sys ? options->sys : &volume_sys_kernel;
-	r->folder = r->data = r->meta = r->epochs = -1;
+	r->folder = r->data = r->meta = r->epochs = r->direct = -1;
 	replica_label(dir, r->label);
 	rc = open_files(r, dir, options->wait, e);
 	if (rc < 0)
@@ -332,6 +345,8 @@ struct volume_replica *volume_replica_close(struct volume_replica *r)
 		(void)close(r->meta);
 	if (r->epochs >= 0)
 		(void)close(r->epochs);
+	if (r->direct >= 0)
+		(void)close(r->direct);
 	if (r->folder >= 0)
 		(void)close(r->folder);
 	if (r->data >= 0)

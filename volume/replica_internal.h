@@ -24,6 +24,8 @@ struct volume_replica {
 	char label[LABEL_BYTES]; /* the folder, cut in front if it is long: for texts */
 	const struct volume_sys *sys;
 	int folder, data, meta, epochs;
+	int direct;   /* only after a failed write-back: `meta` beside the page cache, or -1 */
+	bool suspect; /* the page cache may show what the disk does not have */
 	struct volume_super super;
 	struct volume_state state;
 	uint32_t extents;

@@ -366,6 +366,28 @@ static void test_damage_is_named(void **arg)
 	REFUSE_OPEN(-ENOENT, "meta", "remove the folder");
 }
 
+/* Without the second copy one of these would bring back an older promise, unnoticed. */
+static void test_a_rotten_copy_costs_nothing(void **arg)
+{
+	struct volume_replica *r;
+
+	(void)arg;
+	create();
+	for (uint32_t i = 1; i <= 4; i++) {
+		r = open_with(false);
+		promise(r, i, 0);
+		set_intents(r, &i, 1);
+		r = volume_replica_close(r);
+		poke("meta", i % 2 ? 4096 + 200 : 8192 + 200, "x", 1);
+		poke("meta", i % 2 ? 3 * 4096 + 200 : 4 * 4096 + 200, "x", 1);
+		r = open_with(false);
+		assert_int_equal(volume_replica_mended(r), 2);
+		assert_int_equal(volume_replica_state(r)->promised.epoch, i);
+		assert_true(volume_bit(volume_replica_intents(r), i));
+		r = volume_replica_close(r);
+	}
+}
+
 static void test_wrong_sizes_are_damage(void **arg)
 {
 	char path[96];
@@ -475,6 +497,7 @@ int main(void)
 		TEST(test_a_map_that_cannot_be_written),
 		TEST(test_intents_and_maps_over_a_restart),
 		TEST(test_damage_is_named),
+		TEST(test_a_rotten_copy_costs_nothing),
 		TEST(test_wrong_sizes_are_damage),
 		TEST(test_copies_that_differ),
 		TEST(test_a_damaged_map_page),

@@ -5,3 +5,4 @@ kedge_test(unit_volume_replica SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_rep
   LINK kedge_volume)
 kedge_test(unit_volume_incarnation SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_incarnation.c ${replica_help}
   LINK kedge_volume)
+kedge_test(unit_volume_crash SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_crash.c ${replica_help} LINK kedge_volume)
