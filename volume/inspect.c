@@ -38,6 +38,7 @@ struct inspector {
 	struct volume_super super;
 	struct volume_state state;
 	bool has_state;
+	bool newer; /* than this program: no damage */
 	uint8_t *bits;
 	struct tally total[TALLY_MAX];
 	size_t total_n;
@@ -209,9 +210,12 @@ static bool read_meta(struct inspector *in)
 	enum volume_fault fault = read_page(in, META, 0, super_cb, 0, &in->super, NULL);
 	uint8_t room[2 * VOLUME_INTENTS_BYTES];
 	struct volume_state states[2];
+	char what[160];
 
 	if (fault) {
-		damage(in, "meta", 0, volume_fault_text(fault));
+		(void)snprintf(what, sizeof what, "the superblock %s", volume_fault_text(fault));
+		damage(in, "meta", 0, what);
+		in->newer = fault == VOLUME_FAULT_VERSION || fault == VOLUME_FAULT_FEATURE;
 		return false;
 	}
 	in->has_state = read_pair(in, 0, state_cb, (uint8_t *)states, sizeof states[0]);
@@ -454,7 +458,8 @@ int volume_inspect(const char *dir, FILE *out, bool json, struct err *e)
 			print_map(in);
 		}
 		print_findings(in);
-		rc = in->damages_n ? -EBADMSG : 0;
+		if (in->damages_n)
+			rc = in->newer ? -ENOTSUP : -EBADMSG;
 		if (fflush(out) != 0)
 			rc = err_set(e, -errno, "inspect '%s': print: %s", dir, strerror(errno));
 	}

@@ -177,7 +177,7 @@ void fill(struct volume_ballot *stamps, uint32_t epoch)
 /* In a child with a mount namespace of its own. Returns its exit code. */
 int in_namespace(int (*run)(void))
 {
-	int status;
+	int status = 0;
 	pid_t pid = fork();
 
 	if (pid == 0) {
