@@ -17,12 +17,20 @@ static int refuse(struct err *e, const char *where, const char *what)
 	return err_set(e, PROTO_E_INVALID, "%s%s%s", where, where[0] ? ": " : "", what);
 }
 
-/* An absent key leaves the default; a value of another type is refused. */
+static bool is_plain(const char *text)
+{
+	for (const char *p = text; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			return false;
+	return true;
+}
+
+/* An absent key leaves the default; a value of another type, or with control characters, is refused. */
 static bool get_text(const struct msgpack_object *doc, const char *key, char *ret, size_t size)
 {
 	const struct msgpack_object *o = unpack_key(doc, key);
 
-	return !o || unpack_is_nil(o) || unpack_str(o, ret, size);
+	return !o || unpack_is_nil(o) || (unpack_str(o, ret, size) && is_plain(ret));
 }
 
 static bool get_u32(const struct msgpack_object *doc, const char *key, uint32_t *ret)
@@ -65,9 +73,9 @@ static const char *read_boot(const struct msgpack_object *doc, struct command_vm
 {
 	if (!get_text(doc, "kernel", v->kernel, sizeof v->kernel) || !is_path(v->kernel) ||
 	    !get_text(doc, "initrd", v->initrd, sizeof v->initrd) || !is_path(v->initrd))
-		return "kernel and initrd must be absolute paths of at most 1023 bytes";
+		return "kernel and initrd must be absolute paths of at most 1023 plain bytes";
 	if (!get_text(doc, "cmdline", v->cmdline, sizeof v->cmdline))
-		return "cmdline must be a text of at most 2047 bytes";
+		return "cmdline must be a text of at most 2047 bytes, without control characters";
 	if (v->run && v->kernel[0] == '\0')
 		return "a VM that runs needs boot.kernel (VMs have no disks in this release)";
 	return NULL;
