@@ -220,7 +220,9 @@ int main(int argc, char **argv)
 			planted_bug = optarg;
 			break;
 		case 'r':
-			return replay(w, optarg);
+			c = replay(w, optarg);
+			free(w);
+			return c;
 		case 'v':
 			verbose = true;
 			break;

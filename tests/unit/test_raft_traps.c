@@ -39,6 +39,8 @@ struct fixture {
 	unsigned got_entries[16];
 	size_t n_got;
 	int told, told_status;
+	struct raft_io_send reqs[4];
+	size_t n_reqs;
 	int done, done_status;
 	size_t odd_entries;
 	int (*append)(struct raft_io *io, struct raft_io_append *req, const struct raft_entry entries[], unsigned n,
@@ -237,8 +239,10 @@ static void propose(struct fixture *f, size_t n)
 	buf_free(&entry);
 }
 
-static void post(struct fixture *f, struct raft_io_send *req, struct raft_message *m, raft_io_send_cb cb)
+static void post(struct fixture *f, struct raft_message *m, raft_io_send_cb cb)
 {
+	struct raft_io_send *req = &f->reqs[f->n_reqs++];
+
 	req->data = f;
 	m->server_id = 2;
 	m->server_address = "127.0.0.1:2";
@@ -270,9 +274,8 @@ static void sends_are_answered_in_the_next_step(void **state)
 {
 	struct fixture *f = *state;
 	struct raft_message m = {.type = RAFT_REQUEST_VOTE};
-	struct raft_io_send req;
 
-	post(f, &req, &m, told_cb);
+	post(f, &m, told_cb);
 	assert_int_equal(f->told, 0); /* libraft's state is half changed while it sends */
 	consensus_step(f->c);
 	assert_int_equal(f->told, 1);
@@ -283,9 +286,8 @@ static void a_send_may_have_no_callback(void **state)
 {
 	struct fixture *f = *state;
 	struct raft_message m = {.type = RAFT_TIMEOUT_NOW};
-	struct raft_io_send req;
 
-	post(f, &req, &m, NULL);
+	post(f, &m, NULL);
 	consensus_step(f->c);
 	assert_int_equal(sent(f)->type, RAFT_TIMEOUT_NOW);
 }
@@ -294,15 +296,14 @@ static void a_full_or_broken_link_makes_raft_probe(void **state)
 {
 	struct fixture *f = *state;
 	struct raft_message m = {.type = RAFT_REQUEST_VOTE};
-	struct raft_io_send req[2];
 
 	f->room = 0;
-	post(f, &req[0], &m, told_cb);
+	post(f, &m, told_cb);
 	consensus_step(f->c);
 	assert_int_equal(f->told_status, RAFT_NOCONNECTION);
 	f->told_status = 0;
 	f->broken = -ENOTCONN;
-	post(f, &req[1], &m, told_cb);
+	post(f, &m, told_cb);
 	consensus_step(f->c);
 	assert_int_equal(f->told_status, RAFT_NOCONNECTION);
 	assert_int_equal(f->told, 2);
@@ -314,12 +315,11 @@ static void what_raft_sends_is_copied(void **state)
 	char text[16] = "0123456789abcde";
 	struct raft_entry entry = {.term = 1, .type = RAFT_COMMAND, .buf = {text, sizeof text}};
 	struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
-	struct raft_io_send req;
 	bool found = false;
 
 	m.append_entries.entries = &entry;
 	m.append_entries.n_entries = 1;
-	post(f, &req, &m, told_cb);
+	post(f, &m, told_cb);
 	memset(text, 'x', sizeof text);
 	for (size_t i = 0; i + sizeof text <= f->frames[0].len; i++)
 		found |= memcmp(f->frames[0].data + i, "0123456789abcde", sizeof text) == 0;
@@ -341,11 +341,10 @@ static void a_change_of_members_is_first_in_its_batch(void **state)
 		{.term = 1, .type = RAFT_CHANGE, .buf = {text, 8}},
 	};
 	struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
-	struct raft_io_send req;
 
 	m.append_entries.entries = entries;
 	m.append_entries.n_entries = ARRAY_LEN(entries);
-	post(f, &req, &m, told_cb);
+	post(f, &m, told_cb);
 	f->c->recv = record;
 	assert_int_equal(consensus_receive(f->c, 2, f->frames[0].data, f->frames[0].len), 0);
 	assert_int_equal(f->n_got, 3);
@@ -355,7 +354,7 @@ static void a_change_of_members_is_first_in_its_batch(void **state)
 }
 
 /* One snapshot of @bytes on its way to node 2; the frames are kept. */
-static void send_snapshot(struct fixture *f, struct raft_io_send *req, size_t bytes)
+static void send_snapshot(struct fixture *f, size_t bytes)
 {
 	struct raft_message m = {.type = RAFT_INSTALL_SNAPSHOT};
 	char *data = xcalloc(1, bytes);
@@ -366,7 +365,7 @@ static void send_snapshot(struct fixture *f, struct raft_io_send *req, size_t by
 	assert_int_equal(raft_configuration_add(&m.install_snapshot.conf, 1, "127.0.0.1:1", RAFT_VOTER), 0);
 	m.install_snapshot.data = (struct raft_buffer){data, bytes};
 	f->c->got_term = 7;
-	post(f, req, &m, told_cb);
+	post(f, &m, told_cb);
 	f->c->got_term = 0;
 	raft_configuration_close(&m.install_snapshot.conf);
 	free(data);
@@ -375,9 +374,8 @@ static void send_snapshot(struct fixture *f, struct raft_io_send *req, size_t by
 static void a_snapshot_waits_until_ours_is_written(void **state)
 {
 	struct fixture *f = *state;
-	struct raft_io_send req;
 
-	send_snapshot(f, &req, 100);
+	send_snapshot(f, 100);
 	f->c->recv = record;
 	f->c->snapshotting = true;
 	assert_int_equal(consensus_receive(f->c, 2, f->frames[0].data, f->frames[0].len), 0);
@@ -392,9 +390,8 @@ static void a_snapshot_waits_until_ours_is_written(void **state)
 static void a_snapshot_during_an_install_is_lost_and_not_leaked(void **state)
 {
 	struct fixture *f = *state;
-	struct raft_io_send req;
 
-	send_snapshot(f, &req, 100);
+	send_snapshot(f, 100);
 	f->c->recv = record;
 	f->c->raft.snapshot.installing = true;
 	assert_int_equal(consensus_receive(f->c, 2, f->frames[0].data, f->frames[0].len), 0);
@@ -407,16 +404,15 @@ static void a_big_snapshot_lets_others_pass(void **state)
 {
 	struct fixture *f = *state;
 	struct raft_message vote = {.type = RAFT_REQUEST_VOTE};
-	struct raft_io_send req[2];
 
 	f->room = 2;
 	vote.request_vote.candidate_id = 2; /* it comes back as if the other end had sent it */
-	send_snapshot(f, &req[0], 4u << 20);
+	send_snapshot(f, 4u << 20);
 	consensus_step(f->c);
 	assert_int_equal(f->n_frames, 2);
 	assert_int_equal(f->told, 0);
 	f->room = 1;
-	post(f, &req[1], &vote, told_cb);
+	post(f, &vote, told_cb);
 	f->room = ROOM_ALL;
 	consensus_step(f->c);
 	consensus_step(f->c);
@@ -434,10 +430,9 @@ static void a_big_snapshot_lets_others_pass(void **state)
 static void pieces_end_with_their_link(void **state)
 {
 	struct fixture *f = *state;
-	struct raft_io_send req;
 
 	f->room = 2;
-	send_snapshot(f, &req, 4u << 20);
+	send_snapshot(f, 4u << 20);
 	consensus_step(f->c);
 	assert_int_equal(consensus_receive(f->c, 2, f->frames[0].data, f->frames[0].len), 0);
 	consensus_link_down(f->c, 2);
@@ -452,11 +447,10 @@ static void a_refused_pre_vote_tells_the_true_term(void **state)
 {
 	struct fixture *f = *state;
 	struct raft_message m = {.type = RAFT_REQUEST_VOTE_RESULT};
-	struct raft_io_send req;
 
 	f->c->raft.current_term += 5;
 	m.request_vote_result = (struct raft_request_vote_result){.version = 2, .term = 1, .pre_vote = true};
-	post(f, &req, &m, told_cb);
+	post(f, &m, told_cb);
 	assert_true(sent(f)->request_vote_result.term == f->c->raft.current_term);
 	consensus_step(f->c);
 }
@@ -464,9 +458,8 @@ static void a_refused_pre_vote_tells_the_true_term(void **state)
 static void a_snapshot_goes_out_with_its_own_term(void **state)
 {
 	struct fixture *f = *state;
-	struct raft_io_send req;
 
-	send_snapshot(f, &req, 8);
+	send_snapshot(f, 8);
 	assert_true(sent(f)->install_snapshot.last_term == 7);
 	consensus_step(f->c);
 }
@@ -475,17 +468,16 @@ static void entries_below_the_commit_index_are_never_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT};
-	struct raft_io_send req[2];
 
 	propose(f, 1);
 	turn_until(f, &f->done, 1);
 	m.append_entries_result.term = f->c->raft.current_term;
 	m.append_entries_result.rejected = f->c->raft.commit_index;
-	post(f, &req[0], &m, told_cb);
+	post(f, &m, told_cb);
 	assert_int_equal(sent(f)->append_entries_result.rejected, 0);
 	assert_true(sent(f)->append_entries_result.last_log_index == f->c->raft.commit_index);
 	m.append_entries_result.rejected = f->c->raft.commit_index + 1; /* that one may well contradict */
-	post(f, &req[1], &m, told_cb);
+	post(f, &m, told_cb);
 	assert_true(sent(f)->append_entries_result.rejected == f->c->raft.commit_index + 1);
 	consensus_step(f->c);
 }
