@@ -109,7 +109,8 @@ static void receive_stopped(struct node *n, node_id_t from, const struct peer_st
 	v->failed = m->failed;
 	if (v->not_before_gen != row->gen) {
 		v->not_before_gen = row->gen;
-		v->not_before = m->failed ? now_of(n) + scheduler_backoff(row->fails + 1) : 0;
+		v->not_before =
+			m->failed ? now_of(n) + scheduler_backoff(store_fails_next(row, n->env.wall(n->env.ctx))) : 0;
 	}
 }
 

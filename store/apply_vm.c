@@ -152,6 +152,11 @@ void store_apply_vm_restart(struct store *s, const struct command_vm_restart *c,
 	store_event_add(s, "vm", c->name, "restart asked for by %s", s->actor);
 }
 
+uint32_t store_fails_next(const struct store_vm *vm, usec_t wall)
+{
+	return wall > vm->since && wall - vm->since >= STORE_STABLE ? 1 : vm->fails + 1;
+}
+
 /* MOVE applies only at its generation (the compare-and-set that every takeover rests on). */
 void store_apply_move(struct store *s, const struct command_move *c, struct store_result *r)
 {
@@ -170,7 +175,7 @@ void store_apply_move(struct store *s, const struct command_move *c, struct stor
 		store_refuse(r, PROTO_E_NOT_FOUND, "there is no node %u", c->to);
 		return;
 	}
-	fails = c->failed ? (uint64_t)vm.fails + 1 : c->to ? vm.fails : 0;
+	fails = c->failed ? store_fails_next(&vm, s->wall) : c->to ? vm.fails : 0;
 	CHECK(sql_run(&s->q,
 		      "UPDATE placements SET owner=?, gen=?, movable=1, mver=mver+1, fails=?, since=?, reason=?"
 		      " WHERE tenant='default' AND vm=?",

@@ -34,7 +34,7 @@ struct store_vm {
 	uint64_t mver;
 	uint64_t end_gen; /* instances up to this generation shall end */
 	bool end_hard;
-	uint32_t fails; /* ends in a row that nobody asked for */
+	uint32_t fails; /* ends in a row that nobody asked for; one that ran for STORE_STABLE before begins a new row */
 	uint64_t since; /* wall time of the placement */
 	char reason[REASON_BYTES_MAX];
 	bool deleting; /* the row goes when it is stopped */
@@ -65,6 +65,11 @@ struct store *store_close(struct store *s);
 /* [loop] Apply the entry at @index: once, also when it is delivered again. The transaction stays open until
  * store_commit(). @ret is filled in; for an entry that was applied before, with what is still known. */
 void store_apply(struct store *s, uint64_t index, const void *entry, size_t n, struct store_result *ret);
+
+#define STORE_STABLE (600 * USEC_PER_SEC)
+
+/* [any] How many ends in a row are these, if @vm ends by itself at @wall? */
+uint32_t store_fails_next(const struct store_vm *vm, usec_t wall);
 
 /* [loop] Commit what was applied since the last time. Nothing may be acted on before. */
 void store_commit(struct store *s);

@@ -17,12 +17,13 @@
 struct fixture {
 	struct store *s;
 	uint64_t index;
+	usec_t later; /* than WALL */
 };
 
 static struct store_result apply_as(struct fixture *f, uint64_t session, uint64_t num, const struct message_type *t,
 				    const void *body)
 {
-	struct command_head head = {.session = session, .num = num, .wall = WALL, .actor = "test", .bodies = 1};
+	struct command_head head = {.session = session, .num = num, .wall = WALL + f->later, .actor = "test", .bodies = 1};
 	struct store_result r;
 	struct buf entry = {0};
 
@@ -121,6 +122,24 @@ static void token_opens_once(void **state)
 	(void)snprintf(n.name, sizeof n.name, "n5");
 	assert_true(apply(f, &command_node_add_type, &n) < 0);
 	assert_int_equal(store_nodes(f->s, (struct store_node[8]){0}, 8), 4);
+}
+
+static void a_run_that_was_long_begins_a_new_row_of_fails(void **state)
+{
+	struct fixture *f = *state;
+	struct command_move c = {.to = 1, .vm = "a"};
+
+	assert_int_equal(put(f, "a"), 0);
+	for (uint32_t fails = 0; fails <= 3; fails++) {
+		c.gen = vm_of(f, "a").gen;
+		assert_int_equal(apply(f, &command_move_type, &c), 0);
+		assert_int_equal(vm_of(f, "a").fails, fails);
+		c.failed = true;
+	}
+	f->later = STORE_STABLE;
+	c.gen = vm_of(f, "a").gen;
+	assert_int_equal(apply(f, &command_move_type, &c), 0);
+	assert_int_equal(vm_of(f, "a").fails, 1);
 }
 
 static void a_move_is_compare_and_set(void **state)
@@ -279,6 +298,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(token_opens_once),
 		TEST(a_move_is_compare_and_set),
+		TEST(a_run_that_was_long_begins_a_new_row_of_fails),
 		TEST(generations_are_never_reused),
 		TEST(a_session_applies_once),
 		TEST(an_entry_is_all_or_nothing),
