@@ -154,7 +154,8 @@ static bool is_sane(const struct volume_core *c, const struct volume_frame *f)
 		return true;
 	if (f->length == 0 || f->offset > c->config.size || f->length > c->config.size - f->offset)
 		return false;
-	if (f->kind == VOLUME_F_COPY && (f->offset % VOLUME_BLOCK_BYTES || f->length > VOLUME_BLOCK_BYTES))
+	if ((f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH) &&
+	    (f->offset % VOLUME_BLOCK_BYTES || f->length > VOLUME_BLOCK_BYTES))
 		return false;
 	return f->data || !(f->kind == VOLUME_F_WRITE || (f->kind == VOLUME_F_COPY && !f->same));
 }
