@@ -462,7 +462,7 @@ static void watch(struct volume_core *c, unsigned slot)
 	if (is_in_sync(c, slot)) {
 		if (p->lost_power || gone || is_slow(c, slot))
 			(void)core_ask(c, VOLUME_REMOVE, p->node, 0);
-	} else if (c->join != JOIN_NONE && c->joiner == slot && gone) {
+	} else if (c->join != JOIN_NONE && c->joiner == slot && (gone || (c->join >= JOIN_JOINT && is_slow(c, slot)))) {
 		if (c->join < JOIN_PROPOSED)
 			join_abandon(c);
 		else
