@@ -152,6 +152,8 @@ static bool is_sane(const struct volume_core *c, const struct volume_frame *f)
 		return f->offset < c->n_extents;
 	if (f->kind == VOLUME_F_FLUSH || f->kind == VOLUME_F_ACTIVE)
 		return true;
+	if (!changes_data(f) && f->kind != VOLUME_F_HASH)
+		return false;
 	if (f->length == 0 || f->offset > c->config.size || f->length > c->config.size - f->offset)
 		return false;
 	if ((f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH) &&
