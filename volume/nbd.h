@@ -23,7 +23,7 @@
 
 #include "volume/core.h"
 
-#define NBD_PAYLOAD_MAX (32u << 20) /* bytes in one request of a client, and in one request to the engine */
+#define NBD_PAYLOAD_MAX (32u << 20) /* bytes in a READ or WRITE of a client; the engine gets at most a sector more */
 
 struct uv_loop_s;
 struct nbd_server;
@@ -55,7 +55,8 @@ struct nbd_callbacks {
 	int (*open)(void *ctx, const char *name, struct nbd_export *ret);
 	/* The name of export number @i, from 0; false behind the last. */
 	bool (*list)(void *ctx, size_t i, char ret[NAME_BYTES_MAX]);
-	/* READ, WRITE, ZERO, TRIM or FLUSH. May come back at once, from inside. */
+	/* READ, WRITE, ZERO, TRIM or FLUSH, in the order in which the connection sent them (an unaligned write, and
+	 * what must wait for one, later). May come back at once, from inside. */
 	void (*submit)(void *ctx, struct nbd_request *r);
 	/* The connection @client ended: what the engine has of it in a queue dies (V32). Called once, and always, for
 	 * each connection that had an export. What is still out comes back later; its buffers stay until then. */
