@@ -220,7 +220,7 @@ static void start_step(struct volume_core *c)
 		c->start = START_DRAIN;
 		replica_end_sessions(c);
 	}
-	if (c->start == START_DRAIN && c->ios == 0 && !c->replica_ops)
+	if (c->start == START_DRAIN && replica_is_drained(c))
 		take_ballot(c);
 	if (c->start == START_SAVE && c->state_written >= c->state_wait)
 		lead_begin(c);

@@ -258,6 +258,7 @@ void clear_step(struct volume_core *c);
 void replica_frame(struct volume_core *c, node_id_t from, const struct volume_frame *f);
 void replica_step(struct volume_core *c);
 void replica_end_sessions(struct volume_core *c);
+bool replica_is_drained(const struct volume_core *c);
 void replica_free(struct volume_core *c);
 void replica_link_down(struct volume_core *c, node_id_t node);
 bool replica_touches(const struct volume_core *c, uint32_t extent);

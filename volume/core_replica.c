@@ -89,7 +89,8 @@ static void hello(struct volume_core *c, node_id_t from, const struct volume_fra
 	c->fence = (struct fence){.pending = true, .from = from, .f = *f};
 }
 
-static bool is_drained(const struct volume_core *c)
+/* V3, V17: has all local I/O of before ended? */
+bool replica_is_drained(const struct volume_core *c)
 {
 	unsigned ios = c->ios;
 
@@ -104,7 +105,7 @@ static void fence_step(struct volume_core *c)
 {
 	struct fence *fence = &c->fence;
 
-	if (!fence->pending || !is_drained(c))
+	if (!fence->pending || !replica_is_drained(c))
 		return;
 	if (volume_ballot_compare(c->state.promised, fence->f.ballot) < 0) {
 		c->state.promised = fence->f.ballot;
@@ -145,21 +146,30 @@ bool replica_touches(const struct volume_core *c, uint32_t extent)
 	return false;
 }
 
-/* What can be executed without leaving the volume, by what its kind needs. */
-static bool is_sane(const struct volume_core *c, const struct volume_frame *f)
+/* A range of the volume, with the data that its kind needs. */
+static bool range_is_sane(const struct volume_core *c, const struct volume_frame *f)
 {
-	if (f->kind == VOLUME_F_CLEAR)
-		return f->offset < c->n_extents;
-	if (f->kind == VOLUME_F_FLUSH || f->kind == VOLUME_F_ACTIVE)
-		return true;
-	if (!changes_data(f) && f->kind != VOLUME_F_HASH)
-		return false;
+	bool of_a_block = f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH;
+
 	if (f->length == 0 || f->offset > c->config.size || f->length > c->config.size - f->offset)
 		return false;
-	if ((f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH) &&
-	    (f->offset % VOLUME_BLOCK_BYTES || f->length > VOLUME_BLOCK_BYTES))
+	if (of_a_block && (f->offset % VOLUME_BLOCK_BYTES || f->length > VOLUME_BLOCK_BYTES))
 		return false;
 	return f->data || !(f->kind == VOLUME_F_WRITE || (f->kind == VOLUME_F_COPY && !f->same));
+}
+
+/* Can it be executed at all, and without leaving the volume? */
+static bool is_sane(const struct volume_core *c, const struct volume_frame *f)
+{
+	switch (f->kind) {
+	case VOLUME_F_CLEAR:
+		return f->offset < c->n_extents;
+	case VOLUME_F_FLUSH:
+	case VOLUME_F_ACTIVE:
+		return true;
+	default:
+		return (changes_data(f) || f->kind == VOLUME_F_HASH) && range_is_sane(c, f);
+	}
 }
 
 static bool wants_intent(const struct volume_frame *f)

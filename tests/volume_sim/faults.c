@@ -77,26 +77,10 @@ static void power(struct sim *s, unsigned node)
 	sim_after(s, USEC_PER_MS + some_time(s), power_event, 0)->a = node;
 }
 
-static void uncut_event(struct sim *s, struct event *e)
-{
-	s->cut[e->a][e->b] = false;
-}
-
 static void cut(struct sim *s, unsigned a, unsigned b, usec_t how_long)
 {
-	struct event *e;
-
-	if (a == b || s->cut[a][b])
-		return;
-	s->cut[a][b] = true;
-	e = sim_after(s, how_long, uncut_event, 0);
-	e->a = a;
-	e->b = b;
-}
-
-static void store_back_event(struct sim *s, struct event *e)
-{
-	s->nodes[e->a].no_store = false;
+	if (a != b && !link_is_cut(s, a, b))
+		s->cut_until[a][b] = s->now + how_long;
 }
 
 /* Cut off from the others, from the quorum, or from both. */
@@ -108,18 +92,15 @@ static void isolate(struct sim *s, unsigned node)
 		cut(s, node, b, how_long);
 		cut(s, b, node, how_long);
 	}
-	if (sim_chance(s, 500)) {
-		s->nodes[node].no_store = true;
-		sim_after(s, how_long, store_back_event, 0)->a = node;
-	}
+	if (sim_chance(s, 500))
+		s->nodes[node].no_store_until = s->now + how_long;
 	sim_log(s, "node %u is cut off for %.3f s%s", node, (double)how_long / 1e6,
-		s->nodes[node].no_store ? ", from the store too" : "");
+		!node_has_store(s, node) ? ", from the store too" : "");
 }
 
 static void store_cut(struct sim *s, unsigned node)
 {
-	s->nodes[node].no_store = true;
-	sim_after(s, some_time(s), store_back_event, 0)->a = node;
+	s->nodes[node].no_store_until = s->now + some_time(s);
 	sim_log(s, "node %u is cut off from the store", node);
 }
 
@@ -192,22 +173,33 @@ void faults_event(struct sim *s, struct event *e)
 	(void)e;
 	if (s->healing)
 		return;
-	one(s, node);
+	if (!s->story.next ||
+	    (s->seed % 8 == 7 && sim_chance(s, 100))) /* half of the seeds with stories disturb them */
+		one(s, node);
 	sim_after(s, 1 + sim_random(s, 150 * USEC_PER_MS), faults_event, 0);
+}
+
+/* Links, disks and machines as they should be. */
+void faults_end(struct sim *s)
+{
+	memset(s->cut_until, 0, sizeof s->cut_until);
+	for (unsigned n = 1; n <= NODES; n++) {
+		struct node *h = &s->nodes[n];
+
+		h->no_store_until = h->ask_lag = 0;
+		memset(h->stall, 0, sizeof h->stall);
+		h->slow = 200;
+		h->stopped_until = 0;
+		h->power = true;
+		node_start(s, n);
+	}
+	s->guest.quiet = s->guest.held = false;
 }
 
 void faults_heal(struct sim *s)
 {
 	sim_log(s, "healing");
 	s->healing = true;
-	memset(s->cut, 0, sizeof s->cut);
-	for (unsigned n = 1; n <= NODES; n++) {
-		struct node *h = &s->nodes[n];
-
-		h->no_store = false;
-		h->slow = 200;
-		h->stopped_until = 0;
-		h->power = true;
-		node_start(s, n);
-	}
+	s->story = (struct story){0};
+	faults_end(s);
 }

@@ -7,12 +7,12 @@
 
 #define SECTORS_MAX 40
 
-static bool is_pending(const struct sim *s, unsigned hot, bool writes_only)
+static bool is_pending(const struct sim *s, unsigned hot)
 {
 	for (unsigned i = 0; i < GUEST_OPS; i++) {
 		const struct guest_op *op = &s->guest.ops[i];
 
-		if (!op->used || op->r.kind == VOLUME_FLUSH || (writes_only && op->r.kind == VOLUME_READ))
+		if (!op->used || op->r.kind == VOLUME_FLUSH)
 			continue;
 		if (hot >= op->first && hot < op->first + op->n)
 			return true;
@@ -44,7 +44,7 @@ static void connect(struct sim *s)
 	struct guest *g = &s->guest;
 	struct volume_core_status st;
 
-	if (!s->nodes[g->node].up)
+	if (!s->nodes[g->node].up || g->held)
 		return;
 	volume_core_status(s->nodes[g->node].core, &st);
 	if (!st.serves && !PLANTED(stale_vm_epoch))
@@ -63,6 +63,11 @@ void guest_disconnected(struct sim *s, unsigned node)
 		s->guest.client = 0;
 }
 
+static void gone_event(struct sim *s, struct event *e)
+{
+	volume_core_client_gone(s->nodes[e->node].core, e->a);
+}
+
 /* The connection breaks, and both sides notice; the engine at once, or only when the next one is there. */
 void guest_reconnect(struct sim *s)
 {
@@ -73,7 +78,11 @@ void guest_reconnect(struct sim *s)
 		return;
 	sim_log(s, "the guest's connection breaks");
 	g->client = 0;
-	volume_core_client_gone(s->nodes[g->node].core, old);
+	g->old_client = old;
+	if (sim_chance(s, 500))
+		volume_core_client_gone(s->nodes[g->node].core, old);
+	else
+		sim_after(s, sim_random(s, 100 * USEC_PER_MS), gone_event, g->node)->a = old;
 	connect(s);
 }
 
@@ -97,7 +106,7 @@ static bool choose_range(struct sim *s, struct guest_op *op, bool writes)
 	unsigned k;
 
 	for (k = 0; k < n && first + k < HOT; k++)
-		if (disk_sector(first + k) != disk_sector(first) + k || is_pending(s, first + k, !writes))
+		if (disk_sector(first + k) != disk_sector(first) + k || (writes && is_pending(s, first + k)))
 			break;
 	op->first = first;
 	op->n = k;
@@ -131,21 +140,21 @@ static bool sets_are_full(const struct sim *s)
 	return false;
 }
 
-static void issue(struct sim *s, unsigned i)
+static bool is_writing(enum volume_request_kind kind)
+{
+	return kind != VOLUME_READ && kind != VOLUME_FLUSH;
+}
+
+/* Its kind and range are chosen. */
+static void begin(struct sim *s, unsigned i, enum volume_request_kind kind)
 {
 	struct guest *g = &s->guest;
 	struct guest_op *op = &g->ops[i];
-	enum volume_request_kind kind = sets_are_full(s) ? VOLUME_FLUSH : choose_kind(s);
-	bool writes = kind != VOLUME_READ && kind != VOLUME_FLUSH;
+	bool writes = is_writing(kind);
 
-	memset(op, 0, sizeof *op);
 	if (kind == VOLUME_FLUSH) {
-		if (s->flush_running)
-			return;
 		s->flush_running = true;
 		memcpy(s->flush_snap, s->allowed, sizeof s->flush_snap);
-	} else if (!choose_range(s, op, writes)) {
-		return;
 	}
 	op->r = (struct volume_request){.kind = kind,
 					.fua = writes && sim_chance(s, 100),
@@ -158,13 +167,43 @@ static void issue(struct sim *s, unsigned i)
 		write_begins(s, op);
 	else if (kind == VOLUME_READ)
 		read_begins(s, op);
-	submit(s, i);
+	if (g->client)
+		submit(s, i);
+}
+
+static void issue(struct sim *s, unsigned i)
+{
+	struct guest_op *op = &s->guest.ops[i];
+	enum volume_request_kind kind = sets_are_full(s) ? VOLUME_FLUSH : choose_kind(s);
+
+	memset(op, 0, sizeof *op);
+	if (kind == VOLUME_FLUSH ? !s->flush_running : choose_range(s, op, is_writing(kind)))
+		begin(s, i, kind);
+}
+
+/* For stories: one sector, or a flush. False: not now. */
+bool guest_issue(struct sim *s, enum volume_request_kind kind, unsigned hot)
+{
+	struct guest *g = &s->guest;
+	unsigned i = 0;
+
+	while (i < GUEST_OPS && g->ops[i].used)
+		i++;
+	if (!g->node || i == GUEST_OPS || (kind == VOLUME_FLUSH ? s->flush_running : is_pending(s, hot)))
+		return false;
+	memset(&g->ops[i], 0, sizeof g->ops[i]);
+	g->ops[i].first = hot;
+	g->ops[i].n = kind != VOLUME_FLUSH;
+	begin(s, i, kind);
+	return true;
 }
 
 /* ---- answers ---- */
 
 static void narrow(struct sim *s, unsigned h, uint32_t v, uint32_t pending, bool has_pending)
 {
+	if (s->allowed[h].n != 1) /* another read, which began before, may find the older value */
+		s->changes[h]++;
 	set_only(&s->allowed[h], v);
 	if (has_pending && pending != v)
 		set_add(&s->allowed[h], pending);
@@ -237,6 +276,45 @@ void guest_reply(struct sim *s, struct volume_request *r, int rc)
 	free(t);
 }
 
+/* Planted: the server goes on with a request of a connection that broke, when the next one has sent it anew (V32). */
+struct ghost {
+	struct volume_request r;
+	uint32_t data[SECTORS_MAX];
+};
+
+static void ghost_event(struct sim *s, struct event *e)
+{
+	const struct ghost *ghost = e->p;
+	struct ticket *t = xcalloc(1, sizeof *t);
+
+	*t = (struct ticket){.r = ghost->r, .op = s->guest.ops};
+	t->r.data = xcalloc(SECTORS_MAX, sizeof(uint32_t));
+	memcpy(t->r.data, ghost->data, sizeof ghost->data);
+	t->r.client = ++s->guest.next_number;
+	volume_core_submit(s->nodes[e->node].core, &t->r);
+}
+
+static void goes_on(struct sim *s, const struct volume_request *r)
+{
+	struct ghost *ghost = xcalloc(1, sizeof *ghost);
+	struct event *e = sim_after(s, sim_random(s, USEC_PER_SEC), ghost_event, s->guest.node);
+
+	ghost->r = *r;
+	if (r->data)
+		memcpy(ghost->data, r->data, r->length / SECTOR * sizeof *ghost->data);
+	e->p = ghost;
+}
+
+void guest_dropped(struct sim *s, struct volume_request *r)
+{
+	struct guest *g = &s->guest;
+
+	if (PLANTED(old_nbd_request) && r->client == g->old_client && g->node && is_writing(r->kind))
+		goes_on(s, r);
+	free(r->data);
+	free(r);
+}
+
 /* ---- life ---- */
 
 void guest_start(struct sim *s, unsigned node, uint32_t epoch)
@@ -275,6 +353,18 @@ bool guest_idle(const struct sim *s)
 	return true;
 }
 
+/* Busy, now and then a request, or still for so long that intents are let go. */
+static void choose_pace(struct sim *s)
+{
+	static const unsigned paces[] = {300, 300, 40, 5, 0};
+	struct guest *g = &s->guest;
+
+	if (s->now < g->pace_until)
+		return;
+	g->pace = paces[sim_random(s, ARRAY_LEN(paces))];
+	g->pace_until = s->now + sim_random(s, 1500 * USEC_PER_MS);
+}
+
 void guest_event(struct sim *s, struct event *e)
 {
 	struct guest *g = &s->guest;
@@ -285,8 +375,9 @@ void guest_event(struct sim *s, struct event *e)
 		return;
 	if (!g->client)
 		connect(s);
-	for (unsigned i = 0; g->client && !s->healing && i < GUEST_OPS; i++)
-		if (!g->ops[i].used && sim_chance(s, 300))
+	choose_pace(s);
+	for (unsigned i = 0; g->client && !s->healing && !g->quiet && i < GUEST_OPS; i++)
+		if (!g->ops[i].used && sim_chance(s, g->pace))
 			issue(s, i);
 }
 

@@ -93,6 +93,8 @@ static bool run(uint64_t seed, bool verbose, struct sim *s)
 	sim_after(s, USEC_PER_MS, guest_event, 0);
 	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
 	sim_after(s, 500 * USEC_PER_MS, faults_event, 0);
+	if (seed % 4 == 3)
+		stories_start(s);
 	sim_run(s, SECONDS * USEC_PER_SEC);
 	if (!s->violation) {
 		faults_heal(s);

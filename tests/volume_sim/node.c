@@ -69,6 +69,11 @@ static void fx_io(void *ctx, struct volume_io *io)
 
 /* ---- effects: links ---- */
 
+bool link_is_cut(const struct sim *s, unsigned a, unsigned b)
+{
+	return s->now < s->cut_until[a][b];
+}
+
 struct frame {
 	struct volume_frame f;
 	uint8_t intents[8 * ((EXTENTS + 63) / 64)];
@@ -135,7 +140,7 @@ static void fx_send(void *ctx, node_id_t to, const struct volume_frame *f)
 	struct frame *copy;
 	struct event *e;
 
-	if (s->link[n->id][to] && s->cut[n->id][to])
+	if (s->link[n->id][to] && link_is_cut(s, n->id, to))
 		lose(s, n->id, to);
 	if (!s->link[n->id][to] || s->lossy[n->id][to] || !s->nodes[to].up)
 		return;
@@ -174,7 +179,7 @@ void link_dial(struct sim *s, struct event *e)
 
 	if (s->link[a][b])
 		return;
-	if (s->cut[a][b] || s->cut[b][a] || !s->nodes[a].up || !s->nodes[b].up) {
+	if (link_is_cut(s, a, b) || link_is_cut(s, b, a) || !s->nodes[a].up || !s->nodes[b].up) {
 		struct event *again = sim_after(s, 20 * USEC_PER_MS + sim_random(s, 200 * USEC_PER_MS), link_dial, 0);
 
 		again->a = a;
@@ -216,6 +221,11 @@ static void fx_unlink(void *ctx, node_id_t node)
 
 /* ---- effects: store and guest ---- */
 
+bool node_has_store(const struct sim *s, unsigned node)
+{
+	return s->healing || s->now >= s->nodes[node].no_store_until;
+}
+
 static void fx_propose(void *ctx, const struct volume_change *change)
 {
 	store_propose(the_sim, node_of(ctx)->id, change);
@@ -235,8 +245,7 @@ static void fx_reply(void *ctx, struct volume_request *r, int rc)
 static void fx_drop(void *ctx, struct volume_request *r)
 {
 	(void)ctx;
-	free(r->data);
-	free(r);
+	guest_dropped(the_sim, r);
 }
 
 static void fx_drop_clients(void *ctx)
@@ -329,7 +338,7 @@ void node_row(struct sim *s, unsigned node)
 	struct volume_row *row;
 	usec_t delay = 500 + sim_random(s, 20 * USEC_PER_MS);
 
-	if (!s->nodes[node].up || (s->nodes[node].no_store && !s->healing))
+	if (!s->nodes[node].up || !node_has_store(s, node))
 		return;
 	if (!s->healing && sim_random(s, 1000) < s->faults.lag)
 		delay += sim_random(s, 2 * USEC_PER_SEC);

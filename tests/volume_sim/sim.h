@@ -46,6 +46,7 @@ struct disk {
 };
 
 enum write_kind { W_DATA, W_STATE, W_INTENTS, W_MAP };
+#define W_KINDS 4
 
 /* What the kernel has got and not done. */
 struct pending {
@@ -76,7 +77,9 @@ struct node {
 	usec_t slow; /* mean of an I/O */
 	usec_t last_state, last_intents, last_map;
 	unsigned buffers;
-	bool no_store; /* cut off from the quorum */
+	usec_t stall[W_KINDS]; /* each write of a kind takes so much longer */
+	usec_t no_store_until; /* cut off from the quorum */
+	usec_t ask_lag;        /* what it asks the store for takes so much longer */
 	bool was_known[NODES + 1];
 	usec_t stopped_until; /* SIGSTOP: nothing is delivered */
 };
@@ -100,7 +103,12 @@ struct ticket {
 struct guest {
 	unsigned node; /* 0: it is off */
 	uint32_t epoch;
-	uint64_t client; /* 0: not connected */
+	uint64_t client;     /* 0: not connected */
+	uint64_t old_client; /* whose connection broke */
+	bool quiet;          /* asks for nothing by itself */
+	bool held;           /* does not connect */
+	unsigned pace;       /* permille */
+	usec_t pace_until;
 	struct guest_op ops[GUEST_OPS];
 	uint64_t numbers[GUEST_OPS];
 	uint64_t next_number;
@@ -111,6 +119,18 @@ struct guest {
 struct faults {
 	unsigned crash, power, all_power, cut, one_way, link, slow, stop, take, reconnect, io_error, force, backup, lag,
 		store_cut;
+};
+
+/* Several faults in the order in which they hurt: see stories.c. */
+struct step;
+struct story {
+	const struct step *next; /* NULL: none is told */
+	const char *name;
+	bool begun;       /* beyond its first step */
+	unsigned a, b, c; /* the primary as it began, and the others */
+	unsigned hot;     /* the sector that it is about */
+	uint32_t epoch;   /* of the step before */
+	usec_t at, until;
 };
 
 struct sim {
@@ -125,11 +145,12 @@ struct sim {
 	bool link[NODES + 1][NODES + 1]; /* symmetric */
 	uint64_t link_life[NODES + 1][NODES + 1];
 	usec_t link_last[NODES + 1][NODES + 1]; /* FIFO */
-	bool cut[NODES + 1][NODES + 1];
+	usec_t cut_until[NODES + 1][NODES + 1];
 	bool lossy[NODES + 1][NODES + 1]; /* a stream with a gap: nothing more of it arrives, and it breaks soon */
 	struct guest guest;
 	struct faults faults;
 	bool healing;
+	struct story story;
 	usec_t primary_bad_since;
 
 	struct set allowed[HOT], flushed[HOT], flush_snap[HOT];
@@ -168,6 +189,8 @@ struct pending *disk_pending(struct sim *s, struct node *n, enum write_kind kind
 /* ---- node.c ---- */
 void node_start(struct sim *s, unsigned node);
 void node_crash(struct sim *s, unsigned node);
+bool node_has_store(const struct sim *s, unsigned node);
+bool link_is_cut(const struct sim *s, unsigned a, unsigned b);
 void node_power_off(struct sim *s, unsigned node);
 void node_row(struct sim *s, unsigned node);
 void link_break(struct sim *s, unsigned a, unsigned b);
@@ -182,12 +205,15 @@ void store_report(struct sim *s, unsigned node);
 void store_leader(struct sim *s, struct event *e);
 struct volume_member *store_member(struct sim *s, unsigned node);
 void store_move(struct sim *s, unsigned to, bool keep_old);
+void store_force(struct sim *s, struct volume_member *b);
 
 /* ---- guest.c ---- */
 void guest_start(struct sim *s, unsigned node, uint32_t epoch);
 void guest_kill(struct sim *s);
 void guest_disconnected(struct sim *s, unsigned node);
 void guest_reply(struct sim *s, struct volume_request *r, int rc);
+void guest_dropped(struct sim *s, struct volume_request *r);
+bool guest_issue(struct sim *s, enum volume_request_kind kind, unsigned hot);
 void guest_event(struct sim *s, struct event *e);
 void guest_reconnect(struct sim *s);
 bool guest_idle(const struct sim *s);
@@ -205,5 +231,10 @@ void check_end(struct sim *s);
 void faults_choose(struct sim *s);
 void faults_event(struct sim *s, struct event *e);
 void faults_heal(struct sim *s);
+void faults_end(struct sim *s);
+
+/* ---- stories.c ---- */
+void stories_start(struct sim *s);
+void stories_step(struct sim *s);
 
 #endif

@@ -115,7 +115,7 @@ static void propose_event(struct sim *s, struct event *e)
 	struct node *n = &s->nodes[e->a];
 	struct event *answer;
 	struct asked *copy;
-	bool reaches = !n->no_store || s->healing;
+	bool reaches = node_has_store(s, (unsigned)e->a);
 
 	a->rc = reaches ? apply(s, (unsigned)e->a, &a->c) : -ENOTCONN;
 	if (n->life != e->b || !n->up)
@@ -131,7 +131,7 @@ static void propose_event(struct sim *s, struct event *e)
 void store_propose(struct sim *s, unsigned node, const struct volume_change *c)
 {
 	struct asked *a = xcalloc(1, sizeof *a);
-	usec_t delay = 500 + sim_random(s, 30 * USEC_PER_MS);
+	usec_t delay = 500 + s->nodes[node].ask_lag + sim_random(s, 30 * USEC_PER_MS);
 	struct event *e;
 
 	sim_log(s, "node %u asks for %s %u at epoch %u", node,
@@ -154,7 +154,7 @@ static void report_event(struct sim *s, struct event *e)
 	struct node *n = &s->nodes[e->node];
 	struct volume_member *m = store_member(s, e->node);
 
-	if (n->no_store && !s->healing) {
+	if (!node_has_store(s, e->node)) {
 		sim_after(s, 100 * USEC_PER_MS, report_event, e->node);
 		return;
 	}
@@ -184,6 +184,7 @@ void store_move(struct sim *s, unsigned to, bool keep_old)
 	next_epoch(s);
 	if (PLANTED(stale_takeover))
 		m->in_sync = true;
+	CHECK(m->in_sync);
 	if (!keep_old && old != m)
 		old->in_sync = false;
 	s->row.primary = to;
@@ -218,8 +219,9 @@ static void make_cold(struct sim *s, struct volume_member *b)
 	guest_start(s, b->node, s->row.vm_epoch);
 }
 
-static void force(struct sim *s, struct volume_member *b)
+void store_force(struct sim *s, struct volume_member *b)
 {
+	CHECK(!b->in_sync);
 	next_epoch(s);
 	for (size_t i = 0; i < s->row.n_members; i++)
 		s->row.members[i].in_sync = &s->row.members[i] == b;
@@ -281,7 +283,7 @@ static bool primary_is_bad(struct sim *s)
 {
 	const struct volume_member *m = store_member(s, s->row.primary);
 
-	return !s->nodes[s->row.primary].power || has_lost(m) || s->nodes[s->row.primary].no_store;
+	return !s->nodes[s->row.primary].power || has_lost(m) || !node_has_store(s, s->row.primary);
 }
 
 void store_leader(struct sim *s, struct event *e)
@@ -290,6 +292,8 @@ void store_leader(struct sim *s, struct event *e)
 
 	(void)e;
 	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
+	if (s->story.begun) /* which moves the volume itself */
+		return;
 	if (!primary_is_bad(s)) {
 		s->primary_bad_since = 0;
 		return;
@@ -307,7 +311,7 @@ void store_leader(struct sim *s, struct event *e)
 	} else if (s->faults.force && !s->healing && s->now - s->primary_bad_since > 3 * USEC_PER_SEC &&
 		   (m = forced_choice(s))) {
 		guest_kill(s);
-		force(s, m);
+		store_force(s, m);
 	} else {
 		return;
 	}

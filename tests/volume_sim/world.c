@@ -90,6 +90,8 @@ void sim_run(struct sim *s, usec_t until)
 			e->fn(s, e);
 			s->events++;
 			check_step(s);
+			if (s->story.next)
+				stories_step(s);
 		}
 		event_free(e);
 	}
