@@ -179,9 +179,7 @@ static void the_largest_read_and_write(void **state)
 	int fd;
 
 	assert_true(payload && back);
-	free(d->data);
-	d->size = NBD_PAYLOAD_MAX + 8192;
-	d->data = calloc(1, d->size);
+	disk_resize(d, NBD_PAYLOAD_MAX + 8192);
 	for (size_t i = 0; i < NBD_PAYLOAD_MAX; i += 4)
 		(void)nbd_put32(payload + i, next_random(&seed));
 	for (uint64_t offset = 0; offset <= 5000; offset += 5000) {

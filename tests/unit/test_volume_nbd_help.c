@@ -35,10 +35,21 @@ static size_t count_open(void)
 
 /* ---- the engine ---- */
 
+static void step_inside(struct engine *e, enum engine_call call)
+{
+	void (*inside)(struct fixture * f) = e->inside;
+
+	if (!inside || e->inside_of != call)
+		return;
+	e->inside = NULL;
+	inside(CONTAINER_OF(e, struct fixture, engine));
+}
+
 static int engine_open(void *ctx, const char *name, struct nbd_export *ret)
 {
 	struct engine *e = ctx;
 
+	step_inside(e, ENGINE_OPEN);
 	for (size_t i = 0; i < EXPORTS; i++) {
 		struct disk *d = &e->disks[i];
 
@@ -54,6 +65,7 @@ static bool engine_list(void *ctx, size_t i, char ret[NAME_BYTES_MAX])
 {
 	struct engine *e = ctx;
 
+	step_inside(e, ENGINE_LIST);
 	if (i >= EXPORTS)
 		return false;
 	memcpy(ret, e->disks[i].name, NAME_BYTES_MAX);
@@ -108,6 +120,8 @@ static void engine_put(struct engine *e, struct nbd_request *r, bool is_extent)
 		assert_true(v->data && (uintptr_t)v->data % 4096 == 0);
 	e->last_client = v->client;
 	e->last_epoch = v->epoch;
+	e->gone_before = e->gone;
+	step_inside(e, ENGINE_SUBMIT);
 	e->submitted++;
 	e->extents += is_extent;
 	if (e->mode == ENGINE_AT_ONCE) {
@@ -137,6 +151,7 @@ static void engine_gone(void *ctx, void *volume, uint64_t client)
 
 	assert_non_null(volume);
 	assert_int_not_equal(client, 0);
+	step_inside(e, ENGINE_GONE);
 	e->gone++;
 	e->last_gone = client;
 }
@@ -185,9 +200,15 @@ static void engine_turn(struct fixture *f)
 static void disk_make(struct disk *d, const char *name, bool read_only)
 {
 	memcpy(d->name, name, strlen(name) + 1);
-	d->size = DISK_BYTES;
 	d->read_only = read_only;
-	d->data = calloc(1, DISK_BYTES);
+	disk_resize(d, DISK_BYTES);
+}
+
+void disk_resize(struct disk *d, uint64_t size)
+{
+	free(d->data);
+	d->size = size;
+	d->data = calloc(1, size);
 	assert_non_null(d->data);
 }
 
@@ -224,9 +245,16 @@ static void closed_cb(void *ctx)
 	*(bool *)ctx = true;
 }
 
+void fixture_close(struct fixture *f)
+{
+	f->is_closing = true;
+	nbd_server_close(f->server, closed_cb, &f->is_closed);
+}
+
 void fixture_end(struct fixture *f)
 {
-	nbd_server_close(f->server, closed_cb, &f->is_closed);
+	if (!f->is_closing)
+		fixture_close(f);
 	for (unsigned i = 0; !f->is_closed && i < TURNS_MAX; i++) {
 		if (f->engine.mode == ENGINE_HOLD && f->engine.n_pending > 0)
 			engine_drop(f, 0);

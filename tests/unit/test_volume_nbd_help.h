@@ -19,6 +19,10 @@ enum engine_mode {
 	ENGINE_HOLD,    /* the test answers, by engine_answer() */
 };
 
+enum engine_call { ENGINE_OPEN, ENGINE_LIST, ENGINE_SUBMIT, ENGINE_GONE };
+
+struct fixture;
+
 struct disk {
 	char name[NAME_BYTES_MAX];
 	uint8_t *data;
@@ -34,11 +38,14 @@ struct engine {
 	bool is_extent[PENDING_MAX];
 	size_t n_pending;
 	uint32_t seed;
-	unsigned errors; /* of a thousand requests so many fail with EIO */
-	uint64_t hole;   /* extents() says that sectors alternate in runs of so many bytes */
+	unsigned errors;                   /* of a thousand requests so many fail with EIO */
+	void (*inside)(struct fixture *f); /* called once from the next callback of this kind, and forgotten: */
+	enum engine_call inside_of;
+	uint64_t hole; /* extents() says that sectors alternate in runs of so many bytes */
 	/* what was seen */
 	uint64_t submitted, flushes, fua, zeroes, trims, gone, extents;
 	uint64_t last_gone, last_client;
+	uint64_t gone_before; /* how many were gone when the last request came */
 	uint32_t last_epoch;
 	size_t pending_max;
 };
@@ -48,7 +55,7 @@ struct fixture {
 	struct nbd_server *server;
 	struct engine engine;
 	char folder[64], path[96];
-	bool is_closed;
+	bool is_closing, is_closed;
 	size_t fds; /* open before */
 };
 
@@ -59,12 +66,16 @@ uint32_t next_random(uint32_t *seed);
 void fixture_begin(struct fixture *f, enum engine_mode mode, const struct nbd_limits *limits);
 /* Close the server, and see that nothing is left: no request, no handle, no descriptor. */
 void fixture_end(struct fixture *f);
+/* Begin to close the server, which fixture_end() then waits for. */
+void fixture_close(struct fixture *f);
 /* One turn of the loop, and the engine's answers. */
 void turn(struct fixture *f);
 void turns(struct fixture *f, unsigned n);
 /* Answer pending request number @i, oldest 0; engine_drop() gives it back without an answer. */
 void engine_answer(struct fixture *f, size_t i, int rc);
 void engine_drop(struct fixture *f, size_t i);
+/* Another size, and all zeroes. */
+void disk_resize(struct disk *d, uint64_t size);
 /* Turn until @n requests are out with the engine. */
 void wait_pending(struct fixture *f, size_t n);
 
