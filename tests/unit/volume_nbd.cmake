@@ -1,5 +1,5 @@
 set(nbd_help ${CMAKE_CURRENT_LIST_DIR}/test_volume_nbd_help.c)
-foreach(part option command client order fuzz)
+foreach(part option command client limits order fuzz)
   kedge_test(unit_volume_nbd_${part} SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_nbd_${part}.c ${nbd_help}
     LINK kedge_volume_nbd)
 endforeach()
