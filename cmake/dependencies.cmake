@@ -16,6 +16,8 @@ pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1>=0.2.5)
 pkg_check_modules(INIH REQUIRED IMPORTED_TARGET inih>=55)
 pkg_check_modules(XML REQUIRED IMPORTED_TARGET libxml-2.0>=2.9)
 pkg_check_modules(VIRT REQUIRED IMPORTED_TARGET libvirt>=9.0)
+pkg_check_modules(URING REQUIRED IMPORTED_TARGET liburing>=2.3)
+pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls>=3.7)
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka>=1.1.5)
 pkg_check_modules(MSGPACK IMPORTED_TARGET msgpack-c) # Debian 13's name
 if(NOT MSGPACK_FOUND)

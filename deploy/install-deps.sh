@@ -23,12 +23,13 @@ case "${VERSION_ID:-}" in
 esac
 
 build_packages=(build-essential cmake ninja-build pkg-config git ca-certificates libuv1-dev libsqlite3-dev "$msgpack"
-	libmbedtls-dev libyaml-dev libinih-dev libxml2-dev libcmocka-dev)
+	libmbedtls-dev libyaml-dev libinih-dev libxml2-dev libcmocka-dev liburing-dev libgnutls28-dev)
 # From backports on Debian 12: its own libraft commits entries of old terms by counting, which is unsafe.
 build_backports=(libraft-dev libvirt-dev)
 run_packages=(busybox-static cpio kmod procps)
 run_backports=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
-test_packages=(clang clang-format pmccabe python3 python3-yaml openssl nftables iproute2 strace)
+test_packages=(clang clang-format pmccabe python3 python3-yaml openssl nftables iproute2 strace
+	fio libnbd-bin nbdkit qemu-utils)
 
 want=() want_backports=()
 for set in "${sets[@]}"; do

@@ -135,11 +135,13 @@ sanitizer)
 	simulate planted 200 --planted tests/sim/planted.seeds
 	if [ "$mode" = long ]; then simulate simulation 14400 --seeds 2000; else simulate simulation 260 --box 200; fi
 	step guest 300 deploy/guest/build.sh build/guest || summary
+	step volume-engine 300 python3 tests/volume/test_engine.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests
 	if [ "$mode" = long ]; then
 		quick_dir=/tmp/kt-$$-quickstart
 		step quickstart 1200 deploy/quickstart.sh --dir "$quick_dir" || true
+		step quickstart-again 1200 deploy/quickstart.sh --dir "$quick_dir" || true
 		step quickstart-stop 60 deploy/quickstart.sh --stop --dir "$quick_dir" || true
 		for bench in bench/*.py; do
 			[ ! -e "$bench" ] || step "bench-$(basename "$bench" .py)" 7200 python3 "$bench" --runs 20 || true

@@ -92,6 +92,18 @@ static void disconnect(struct volume_core *c, unsigned slot)
 		c->join_seq = 0;
 }
 
+/* Its slot is another replica's now, or it has lost what it acknowledged. A copy that it had acknowledged would wait
+ * for ever: copies are not sent again. */
+static void void_acks(struct volume_core *c, unsigned slot)
+{
+	uint8_t mask = (uint8_t)(1u << slot);
+
+	for (struct op *op = c->ops; op; op = op->next)
+		op->acked &= (uint8_t)~mask;
+	c->flush.acked &= (uint8_t)~mask;
+	copy_cancel_peer(c, slot);
+}
+
 void peer_lost(struct volume_core *c, unsigned slot)
 {
 	disconnect(c, slot);
@@ -138,8 +150,7 @@ static void drop_slot(struct volume_core *c, unsigned slot)
 	if (c->join != JOIN_NONE && c->joiner == slot)
 		c->join = JOIN_NONE;
 	disconnect(c, slot);
-	for (struct op *op = c->ops; op; op = op->next)
-		op->acked &= (uint8_t) ~(1u << slot);
+	void_acks(c, slot);
 	forget(c, p);
 	*p = (struct peer){.need = need};
 }
@@ -297,8 +308,7 @@ static void welcome_joiner(struct volume_core *c, unsigned slot, const struct vo
 			return;
 		}
 		forget(c, p);
-		for (struct op *op = c->ops; op; op = op->next)
-			op->acked &= (uint8_t) ~(1u << slot);
+		void_acks(c, slot);
 	}
 	if (!p->known) {
 		need_of_joiner(c, p, f);
@@ -339,8 +349,7 @@ void join_abandon(struct volume_core *c)
 
 	CHECK(c->join != JOIN_NONE && c->join < JOIN_PROPOSED);
 	c->join = JOIN_NONE;
-	for (struct op *op = c->ops; op; op = op->next)
-		op->acked &= (uint8_t) ~(1u << slot);
+	void_acks(c, slot);
 	p->lost_power = false;
 	if (p->linked)
 		peer_lost(c, slot);

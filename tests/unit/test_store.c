@@ -23,7 +23,8 @@ struct fixture {
 static struct store_result apply_as(struct fixture *f, uint64_t session, uint64_t num, const struct message_type *t,
 				    const void *body)
 {
-	struct command_head head = {.session = session, .num = num, .wall = WALL + f->later, .actor = "test", .bodies = 1};
+	struct command_head head = {
+		.session = session, .num = num, .wall = WALL + f->later, .actor = "test", .bodies = 1};
 	struct store_result r;
 	struct buf entry = {0};
 

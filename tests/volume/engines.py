@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real volume engines on one machine, and a client that says what was acknowledged.
+
+    with Engines(1) as e:
+        e.create("disk", "64MiB", 1)
+        e.start(1)
+        with e.client(1, "disk") as c:
+            c.write(0, b"x" * 4096)
+
+What is left behind by an interrupted run is found by its folder, as that of the clusters (tests/cluster/harness.py)."""
+import atexit
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster"))
+import processes  # noqa: E402
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("KEDGE_BUILD", os.path.join(ROOT, "build", "dev"))
+RUN = os.environ.get("KEDGE_TEST_RUN", str(os.getpid()))
+LOGS = os.path.join(ROOT, "build", "test-logs")
+POLL_S = 0.02
+live = []
+
+
+def wait_for(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError("not within %s s: %s" % (seconds, what))
+        time.sleep(POLL_S)
+
+
+class Disconnected(Exception):
+    """The engine ended the connection."""
+
+
+class Client:
+    """The NBD protocol, plain: fixed newstyle, EXPORT_NAME, simple replies, one request after the other or several."""
+
+    READ, WRITE, DISC, FLUSH, TRIM, ZEROES = 0, 1, 2, 3, 4, 6
+    FUA = 1
+
+    def __init__(self, path, export):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.settimeout(20)
+        self.cookie = 0
+        try:
+            self.s.connect(path)
+            self._shake(export)
+        except (OSError, Disconnected):
+            self.s.close()
+            raise
+
+    def _shake(self, export):
+        magic, option, flags = struct.unpack(">8s8sH", self._get(18))
+        if magic != b"NBDMAGIC" or option != b"IHAVEOPT" or not flags & 1:
+            raise AssertionError("no fixed newstyle server")
+        self.s.sendall(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, len(export)) + export.encode())
+        self.size, self.flags = struct.unpack(">QH", self._get(10))
+
+    def _get(self, n):
+        data = b""
+        while len(data) < n:
+            try:
+                part = self.s.recv(n - len(data))
+            except ConnectionError as e:
+                raise Disconnected() from e
+            if not part:
+                raise Disconnected()
+            data += part
+        return data
+
+    def begin(self, kind, offset=0, length=0, data=b"", fua=False):
+        self.cookie += 1
+        head = struct.pack(">IHHQQI", 0x25609513, self.FUA if fua else 0, kind, self.cookie, offset, len(data) or length)
+        try:
+            self.s.sendall(head + data)
+        except OSError as e:
+            raise Disconnected() from e
+        return self.cookie
+
+    def end(self, read_lengths=None):
+        """One answer: (cookie, error, data)."""
+        magic, error, cookie = struct.unpack(">IIQ", self._get(16))
+        assert magic == 0x67446698, hex(magic)
+        n = (read_lengths or {}).get(cookie, 0)
+        return cookie, error, self._get(n) if n and not error else b""
+
+    def _call(self, kind, offset=0, length=0, data=b"", fua=False):
+        cookie = self.begin(kind, offset, length, data, fua)
+        got, error, back = self.end({cookie: length} if kind == self.READ else None)
+        assert got == cookie
+        if error:
+            raise OSError(error, os.strerror(error))
+        return back
+
+    def read(self, offset, length):
+        return self._call(self.READ, offset, length)
+
+    def write(self, offset, data, fua=False):
+        self._call(self.WRITE, offset, data=data, fua=fua)
+
+    def zero(self, offset, length):
+        self._call(self.ZEROES, offset, length)
+
+    def trim(self, offset, length):
+        self._call(self.TRIM, offset, length)
+
+    def flush(self):
+        self._call(self.FLUSH)
+
+    def close(self):
+        self.s.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Engines:
+    def __init__(self, n, name="volume", options=()):
+        self.root = "/tmp/kt-%s-%s-%d" % (RUN, name, time.monotonic_ns() % 10 ** 6)
+        self.n = n
+        self.options = list(options)
+        self.procs = {}
+        self.failed = False
+        os.makedirs(self.root)
+        live.append(self)
+        self.file = self.root + "/store"
+        for i in range(1, n + 1):
+            os.makedirs(self.dir(i))
+            self.propose("node", str(i), self.dir(i))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.failed = kind is not None
+        self.close()
+
+    def dir(self, i):
+        return "%s/n%d" % (self.root, i)
+
+    def sock(self, i):
+        return self.dir(i) + "/run/nbd.sock"
+
+    def uri(self, i, export):
+        return "nbd+unix:///%s?socket=%s" % (export, self.sock(i))
+
+    def run(self, *argv, check=True, **kwargs):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120, **kwargs)
+        if check and done.returncode != 0:
+            raise AssertionError("%s: exit code %d: %s%s" % (" ".join(argv), done.returncode, done.stdout, done.stderr))
+        return done
+
+    def vol(self, *argv, check=True):
+        return self.run(BUILD + "/kedge-vol", *argv, check=check)
+
+    def propose(self, *words, check=True):
+        return self.vol("--propose", self.file, *words, check=check)
+
+    def create(self, name, size, *nodes):
+        self.propose("create", name, size, ",".join(str(i) for i in nodes))
+
+    def row(self, name):
+        """The volume's line of the store, as a dict of texts."""
+        with open(self.file, encoding="utf-8") as f:
+            words = next(line.split() for line in f if line.startswith("volume %s " % name))
+        return dict(zip(words[2::2], words[3::2]))
+
+    def replica(self, i, name):
+        return "%s/volumes/%s" % (self.dir(i), self.row(name)["id"])
+
+    def inspect(self, i, name):
+        return json.loads(self.vol("--inspect", self.replica(i, name), "--json").stdout)
+
+    def start(self, i, wait=True, options=(), before=()):
+        """@before: a command that ends in executing what follows it."""
+        log = open("%s/n%d.log" % (self.root, i), "ab")
+        self.procs[i] = subprocess.Popen([*before, BUILD + "/kedge-vol", "--static", self.file, "--dir", self.dir(i),
+                                          *self.options, *options], stdout=log, stderr=log, start_new_session=True)
+        log.close()
+        if wait:
+            wait_for(lambda: os.path.exists(self.sock(i)) and self.can_connect(i), 10, "engine %d listens" % i)
+
+    def can_connect(self, i):
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(self.sock(i))
+            return True
+        except OSError:
+            return False
+
+    def log(self, i):
+        with open("%s/n%d.log" % (self.root, i), encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def signal(self, i, number):
+        p = self.procs.pop(i)
+        p.send_signal(number)
+        return p.wait(30)
+
+    def kill(self, i):
+        self.signal(i, signal.SIGKILL)
+
+    def stop(self, i):
+        code = self.signal(i, signal.SIGTERM)
+        if code != 0:
+            raise AssertionError("engine %d ended with %d: %s" % (i, code, self.log(i)[-2000:]))
+
+    def client(self, i, export, seconds=15):
+        """A connection, once the volume is served there."""
+        def attempt():
+            try:
+                return Client(self.sock(i), export)
+            except (OSError, Disconnected):
+                return None
+        return wait_for(attempt, seconds, "%s is served by %d: %s" % (export, i, self.log(i)[-500:]))
+
+    def data(self, i, name):
+        return self.replica(i, name) + "/data"
+
+    def close(self):
+        for p in self.procs.values():
+            p.kill()
+            p.wait()
+        self.procs = {}
+        processes.kill_below(self.root)
+        if self.failed:
+            kept = os.path.join(LOGS, os.path.basename(self.root))
+            os.makedirs(kept, exist_ok=True)
+            for name in os.listdir(self.root):
+                if name.endswith(".log") or name == "store":
+                    shutil.copy(os.path.join(self.root, name), kept)
+            print("    logs are kept in %s" % os.path.relpath(kept, ROOT), flush=True)
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self in live:
+            live.remove(self)
+
+
+@atexit.register
+def close_all():
+    for e in list(live):
+        e.close()

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The engine: the cores of all volumes of a node, their replicas' files, and the guests that are served from them. */
+#ifndef KEDGE_VOLUME_ENGINE_H
+#define KEDGE_VOLUME_ENGINE_H
+
+#include "volume/static.h"
+
+struct uv_loop_s;
+struct engine;
+
+struct engine_config {
+	const char *dir;         /* the node's folder */
+	const char *static_file; /* stands for the store */
+	bool threads;            /* no io_uring */
+	bool direct;             /* O_DIRECT on the data: around the page cache */
+};
+
+/* [loop] Begin to serve. -EWOULDBLOCK: the folder has an engine; -ENOENT: no node of the store has this folder;
+ * -EBADMSG: the store makes no sense. */
+int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struct engine **ret,
+	       struct err *e) KEDGE_MUST_CHECK;
+
+/* [loop] End all connections, let I/O end, close. @cb when all is closed and freed. */
+void engine_close(struct engine *g, void (*cb)(void *ctx), void *ctx);
+
+#endif

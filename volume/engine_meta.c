@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A replica's metadata, written by one job at a time: what comes meanwhile is written by the next, and only its newest.
+ */
+#include "volume/engine_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct meta_job {
+	struct job job;
+	struct vol *v;
+	bool is_state, is_intents;
+	struct volume_state state;
+	uint64_t seq;
+	uint8_t *bits;
+	struct map_job *map;
+	int rc;
+	struct err e;
+};
+
+static void run(struct job *j)
+{
+	struct meta_job *m = CONTAINER_OF(j, struct meta_job, job);
+	struct volume_replica *r = m->v->replica;
+
+	if (m->is_state) {
+		m->rc = volume_replica_write_state(r, &m->state, &m->e);
+	} else if (m->is_intents) {
+		m->rc = volume_replica_write_intents(r, m->bits, &m->e);
+	} else {
+		struct volume_map_write w = {m->map->extent, m->map->stamps};
+
+		m->rc = volume_replica_write_maps(r, &w, 1, true, &m->e);
+	}
+}
+
+static void next(struct vol *v);
+
+static void done(struct job *j)
+{
+	struct meta_job *m = CONTAINER_OF(j, struct meta_job, job);
+	struct vol *v = m->v;
+
+	v->jobs--;
+	v->meta.busy = false;
+	if (m->rc < 0)
+		log_error("%s: %s", v->name, m->e.text);
+	if (!v->core)
+		; /* it ended meanwhile */
+	else if (m->is_state)
+		volume_core_state_written(v->core, m->seq, m->rc);
+	else if (m->is_intents)
+		volume_core_intents_written(v->core, m->rc);
+	else
+		volume_core_map_written(v->core, m->map->extent, m->rc);
+	free(m->bits);
+	free(m->map);
+	free(m);
+	next(v);
+}
+
+static void next(struct vol *v)
+{
+	struct meta *q = &v->meta;
+	struct meta_job *m;
+
+	if (q->busy || !v->core || (!q->has_state && !q->has_intents && !q->maps))
+		return;
+	m = xcalloc(1, sizeof *m);
+	m->job = (struct job){.run = run, .done = done};
+	m->v = v;
+	if (q->has_state) {
+		m->is_state = true;
+		m->state = q->state;
+		m->seq = q->seq;
+		q->has_state = false;
+	} else if (q->has_intents) {
+		m->is_intents = true;
+		m->bits = xcalloc(1, volume_bits_bytes(v->size));
+		memcpy(m->bits, q->bits, volume_bits_bytes(v->size));
+		q->has_intents = false;
+	} else {
+		m->map = q->maps;
+		q->maps = m->map->next;
+		if (!q->maps)
+			q->maps_end = &q->maps;
+	}
+	q->busy = true;
+	v->jobs++;
+	job_begin(v->g, &m->job);
+}
+
+void meta_init(struct vol *v)
+{
+	v->meta = (struct meta){.bits = xcalloc(1, volume_bits_bytes(v->size))};
+	v->meta.maps_end = &v->meta.maps;
+}
+
+void meta_free(struct vol *v)
+{
+	while (v->meta.maps) {
+		struct map_job *map = v->meta.maps;
+
+		v->meta.maps = map->next;
+		free(map);
+	}
+	free(v->meta.bits);
+	v->meta = (struct meta){0};
+}
+
+void meta_state(struct vol *v, const struct volume_state *state, uint64_t seq)
+{
+	v->meta.state = *state;
+	v->meta.seq = seq;
+	v->meta.has_state = true;
+	next(v);
+}
+
+void meta_intents(struct vol *v, const uint8_t *bits)
+{
+	memcpy(v->meta.bits, bits, (volume_extents(v->size) + 7) / 8);
+	v->meta.has_intents = true;
+	next(v);
+}
+
+void meta_map(struct vol *v, uint32_t extent, const struct volume_ballot *stamps)
+{
+	struct map_job *map = xcalloc(1, sizeof *map);
+	uint64_t first = (uint64_t)extent * VOLUME_EXTENT_BLOCKS, blocks = volume_blocks(v->size) - first;
+
+	map->extent = extent;
+	memcpy(map->stamps, stamps, (blocks < VOLUME_EXTENT_BLOCKS ? blocks : VOLUME_EXTENT_BLOCKS) * sizeof *stamps);
+	*v->meta.maps_end = map;
+	v->meta.maps_end = &map->next;
+	next(v);
+}

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One volume of the engine: its replica opened and closed, the effects of its core performed. */
+#include "volume/engine_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COPIES_MAX  16
+#define INTENTS_CAP 256 /* 4 GiB to compare after a crash */
+#define CLEAR_AFTER (5 * USEC_PER_SEC)
+#define LOCK_WAIT   (3 * USEC_PER_SEC) /* for the last I/O of an engine that was killed (V28) */
+#define OPEN_AGAIN  (USEC_PER_SEC)
+#define BUFFERS_MAX 64
+
+/* ---- effects ---- */
+
+static void fx_state_write(void *ctx, const struct volume_state *state, uint64_t seq)
+{
+	meta_state(ctx, state, seq);
+}
+
+static void fx_intents_write(void *ctx, const uint8_t *bits)
+{
+	meta_intents(ctx, bits);
+}
+
+static void fx_map_write(void *ctx, uint32_t extent, const struct volume_ballot *stamps)
+{
+	meta_map(ctx, extent, stamps);
+}
+
+static void io_done(void *ctx, struct volume_io *io, int rc)
+{
+	struct vol *v = ctx;
+
+	v->ios--;
+	if (rc < 0)
+		log_error("%s: I/O on its data at %llu: %s", v->name, (unsigned long long)io->offset, strerror(-rc));
+	volume_core_io_done(v->core, io, rc);
+}
+
+static void fx_io(void *ctx, struct volume_io *io)
+{
+	struct vol *v = ctx;
+
+	v->ios++;
+	disk_io_begin(v->g->disk, volume_replica_data(v->replica), io, io_done, v);
+}
+
+/* Static mode has no links yet: nobody hears it. */
+static void fx_send(void *ctx, node_id_t node, const struct volume_frame *f)
+{
+	(void)ctx;
+	(void)node;
+	(void)f;
+}
+
+static void fx_unlink(void *ctx, node_id_t node)
+{
+	(void)ctx;
+	(void)node;
+}
+
+struct propose_job {
+	struct job job;
+	struct vol *v;
+	struct volume_change change;
+	int rc;
+	struct err e;
+};
+
+static void propose_run(struct job *j)
+{
+	struct propose_job *p = CONTAINER_OF(j, struct propose_job, job);
+
+	p->rc = static_change(p->v->g->file, p->v->name, p->v->g->node, &p->change, &p->e);
+}
+
+static void propose_done(struct job *j)
+{
+	struct propose_job *p = CONTAINER_OF(j, struct propose_job, job);
+	struct vol *v = p->v;
+
+	v->jobs--;
+	if (p->rc < 0 && p->rc != -EAGAIN)
+		log_warning("%s: %s", v->name, p->e.text);
+	if (v->core)
+		volume_core_proposed(v->core, &p->change, p->rc);
+	engine_look(v->g);
+	free(p);
+}
+
+static void fx_propose(void *ctx, const struct volume_change *change)
+{
+	struct vol *v = ctx;
+	struct propose_job *p = xcalloc(1, sizeof *p);
+
+	*p = (struct propose_job){.job = {.run = propose_run, .done = propose_done}, .v = v, .change = *change};
+	v->jobs++;
+	job_begin(v->g, &p->job);
+}
+
+static void fx_look(void *ctx)
+{
+	engine_look(((struct vol *)ctx)->g);
+}
+
+static void fx_reply(void *ctx, struct volume_request *r, int rc)
+{
+	(void)ctx;
+	nbd_request_done(CONTAINER_OF(r, struct nbd_request, req), rc);
+}
+
+static void fx_drop(void *ctx, struct volume_request *r)
+{
+	(void)ctx;
+	nbd_request_dropped(CONTAINER_OF(r, struct nbd_request, req));
+}
+
+static void fx_drop_clients(void *ctx)
+{
+	struct vol *v = ctx;
+
+	if (v->g->nbd)
+		nbd_server_drop(v->g->nbd, v);
+}
+
+static void fx_broken(void *ctx, int rc)
+{
+	struct vol *v = ctx;
+
+	log_error("%s: this replica counts as one that lost power: %s", v->name, strerror(-rc));
+	volume_replica_poison(v->replica);
+	v->force = true; /* V13 */
+	vol_end(v);
+}
+
+static void *fx_buffer(void *ctx)
+{
+	struct vol *v = ctx;
+
+	if (v->buffers >= BUFFERS_MAX)
+		return NULL;
+	v->buffers++;
+	return aligned_alloc(VOLUME_SECTOR_BYTES, VOLUME_BLOCK_BYTES);
+}
+
+static void fx_buffer_free(void *ctx, void *p)
+{
+	((struct vol *)ctx)->buffers--;
+	free(p);
+}
+
+static void fx_data_free(void *ctx, void *p)
+{
+	(void)ctx;
+	free(p);
+}
+
+static const struct volume_effects effects = {
+	.state_write = fx_state_write,
+	.intents_write = fx_intents_write,
+	.map_write = fx_map_write,
+	.io = fx_io,
+	.send = fx_send,
+	.unlink = fx_unlink,
+	.propose = fx_propose,
+	.look = fx_look,
+	.reply = fx_reply,
+	.drop = fx_drop,
+	.drop_clients = fx_drop_clients,
+	.broken = fx_broken,
+	.buffer = fx_buffer,
+	.buffer_free = fx_buffer_free,
+	.data_free = fx_data_free,
+};
+
+/* ---- opening ---- */
+
+struct open_job {
+	struct job job;
+	struct vol *v;
+	struct volume_replica *replica;
+	struct volume_ballot *stamps;
+	int rc;
+	struct err e;
+};
+
+static void path_of(const struct vol *v, char ret[PATH_BYTES_MAX + 64])
+{
+	size_t n = (size_t)snprintf(ret, PATH_BYTES_MAX + 64, "%s/volumes/", v->g->dir);
+
+	for (size_t i = 0; i < VOLUME_ID_BYTES; i++)
+		n += (size_t)snprintf(ret + n, 3, "%02x", v->id[i]);
+}
+
+static const struct volume_member *me(const struct vol *v)
+{
+	for (size_t i = 0; i < v->row.n_members; i++)
+		if (v->row.members[i].node == v->g->node)
+			return &v->row.members[i];
+	return NULL;
+}
+
+static int open_or_make(struct open_job *o)
+{
+	struct volume_replica_options options = {.wait = LOCK_WAIT, .force = o->v->force};
+	char path[PATH_BYTES_MAX + 64];
+	int rc;
+
+	path_of(o->v, path);
+	rc = volume_replica_open(path, &options, &o->replica, &o->e);
+	if (rc != -ENOENT)
+		return rc;
+	rc = volume_replica_create(path, o->v->id, o->v->size, NULL, &o->e);
+	return rc < 0 ? rc : volume_replica_open(path, &options, &o->replica, &o->e);
+}
+
+/* V25: the files are others than those that were in sync. */
+static int blank_if_lost(struct open_job *o)
+{
+	const struct volume_member *m = me(o->v);
+
+	if (!volume_replica_state(o->replica)->lost)
+		return 0;
+	if (m && m->in_sync)
+		return err_set(&o->e, -ESTALE,
+			       "its files were copied or restored, and it is in sync: remove node %u first",
+			       o->v->g->node);
+	return volume_replica_blank(o->replica, &o->e);
+}
+
+static int load_stamps(struct open_job *o)
+{
+	uint32_t extents = volume_extents(o->v->size);
+	int rc;
+
+	o->stamps = xcalloc((size_t)extents * VOLUME_EXTENT_BLOCKS, sizeof *o->stamps);
+	for (uint32_t e = volume_replica_next_map(o->replica, 0); e < extents;
+	     e = volume_replica_next_map(o->replica, e + 1)) {
+		if (volume_bit(volume_replica_intents(o->replica), e))
+			continue; /* V30: those do not count */
+		rc = volume_replica_read_map(o->replica, e, &o->stamps[(size_t)e * VOLUME_EXTENT_BLOCKS], &o->e);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* A file system without it is no reason not to serve. */
+static void go_direct(const struct vol *v, int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_DIRECT) < 0)
+		log_warning("%s: O_DIRECT: %s, going through the page cache", v->name, strerror(errno));
+}
+
+static void open_run(struct job *j)
+{
+	struct open_job *o = CONTAINER_OF(j, struct open_job, job);
+	struct vol *v = o->v;
+
+	o->rc = open_or_make(o);
+	if (o->rc == 0 && volume_replica_super(o->replica)->size != v->size)
+		o->rc = err_set(&o->e, -EINVAL, "the replica here has another size than the store says");
+	if (o->rc == 0)
+		o->rc = blank_if_lost(o);
+	if (o->rc == 0)
+		o->rc = load_stamps(o);
+	if (o->rc == 0)
+		o->rc = static_report(v->g->file, v->name, v->g->node, volume_replica_super(o->replica)->replica,
+				      volume_replica_state(o->replica)->incarnation, &o->e);
+}
+
+static void open_done(struct job *j)
+{
+	struct open_job *o = CONTAINER_OF(j, struct open_job, job);
+	struct vol *v = o->v;
+	struct volume_effects fx = effects;
+	struct volume_config config;
+
+	v->jobs--;
+	if (o->rc < 0) {
+		log_error("%s: %s", v->name, o->e.text);
+		v->replica = volume_replica_close(o->replica);
+		v->step = VOL_FAILED;
+		v->again = clock_boottime() + OPEN_AGAIN;
+	} else {
+		config = (struct volume_config){.self = v->g->node,
+						.size = v->size,
+						.state = *volume_replica_state(o->replica),
+						.intents = volume_replica_intents(o->replica),
+						.stamps = o->stamps,
+						.copies_max = COPIES_MAX,
+						.intents_cap = INTENTS_CAP,
+						.clear_after = CLEAR_AFTER};
+		memcpy(config.replica, volume_replica_super(o->replica)->replica, sizeof config.replica);
+		fx.ctx = v;
+		v->replica = o->replica;
+		if (v->g->config.direct)
+			go_direct(v, volume_replica_data(v->replica));
+		v->force = false;
+		meta_init(v);
+		v->core = volume_core_new(&config, &fx, clock_boottime());
+		v->step = VOL_OPEN;
+		if (v->row.version)
+			volume_core_row(v->core, &v->row);
+		engine_look(v->g); /* our report is in the row */
+	}
+	free(o->stamps);
+	free(o);
+	if (v->g->closing)
+		vol_end(v);
+}
+
+void vol_open(struct vol *v)
+{
+	struct open_job *o = xcalloc(1, sizeof *o);
+
+	v->step = VOL_OPENING;
+	o->job = (struct job){.run = open_run, .done = open_done};
+	o->v = v;
+	v->jobs++;
+	job_begin(v->g, &o->job);
+}
+
+/* ---- life ---- */
+
+void vol_row(struct vol *v, const struct volume_row *row)
+{
+	v->row = *row;
+	if (v->step == VOL_OPEN)
+		volume_core_row(v->core, row);
+}
+
+/* The core does nothing more; the memory goes when all that is under way has ended. */
+void vol_end(struct vol *v)
+{
+	if (v->step == VOL_OPEN)
+		v->step = VOL_ENDING;
+	else if (v->step == VOL_FAILED)
+		v->step = VOL_CLOSED;
+}
+
+void vol_step(struct vol *v, usec_t now)
+{
+	if (v->step == VOL_OPEN)
+		volume_core_tick(v->core, now);
+	if (v->step == VOL_ENDING && v->ios == 0 && v->jobs == 0) {
+		v->core = volume_core_free(v->core);
+		v->replica = volume_replica_close(v->replica);
+		meta_free(v);
+		v->step = v->g->closing ? VOL_CLOSED : VOL_FAILED;
+		v->again = now;
+	}
+	if (v->step == VOL_FAILED && now >= v->again && !v->g->closing)
+		vol_open(v);
+}
