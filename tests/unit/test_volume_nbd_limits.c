@@ -13,6 +13,21 @@
 
 static uint8_t buffer[DISK_BYTES];
 
+/* Every allocation of a buffer comes by here. */
+static unsigned failing; /* so many fail before the next succeeds */
+
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+	if (failing > 0) {
+		failing--;
+		return NULL;
+	}
+	return __real_aligned_alloc(alignment, size);
+}
+
 static struct nbd_limits limits_of(unsigned requests)
 {
 	struct nbd_limits l = nbd_limits_default;
@@ -171,6 +186,38 @@ static void shared_bytes_go_by_age(void **state)
 	fixture_end(&f);
 }
 
+static void a_request_waits_for_memory(void **state)
+{
+	struct nbd_limits l = limits_of(8);
+	struct fixture f;
+	int a, b;
+
+	(void)state;
+	l.stall = 40 * USEC_PER_MS; /* looks again after a quarter of it */
+	fixture_begin(&f, ENGINE_AT_ONCE, &l);
+	a = client_open(&f, "a", 0);
+	b = client_open(&f, "a", 0);
+	memset(buffer, 3, sizeof buffer);
+	failing = 5;
+	client_request(&f, a, 0, NBD_CMD_WRITE, 1, 100, 70000, buffer);
+	turns(&f, 5);
+	assert_int_equal(status(&f).waiting, 1);
+	assert_int_equal(client_do(&f, b, 0, NBD_CMD_FLUSH, 0, 0, NULL, NULL), 0); /* needs none */
+	for (unsigned i = 0; status(&f).waiting > 0 && i < 2000000; i++)
+		turn(&f);
+	assert_int_equal(failing, 0);
+	{
+		struct answer answer;
+
+		client_answer(&f, a, 0, &answer, NULL, 0);
+		assert_int_equal(answer.error, 0);
+	}
+	assert_memory_equal(f.engine.disks[0].data + 100, buffer, 70000);
+	client_close(a);
+	client_close(b);
+	fixture_end(&f);
+}
+
 static void connections_are_limited(void **state)
 {
 	struct nbd_limits l = nbd_limits_default;
@@ -267,6 +314,7 @@ int main(void)
 		cmocka_unit_test(who_does_not_read_is_not_read_from),
 		cmocka_unit_test(the_unread_starve_nobody),
 		cmocka_unit_test(shared_bytes_go_by_age),
+		cmocka_unit_test(a_request_waits_for_memory),
 		cmocka_unit_test(connections_are_limited),
 		cmocka_unit_test(descriptors_that_are_short_come_back),
 		cmocka_unit_test(a_handshake_has_a_deadline),
