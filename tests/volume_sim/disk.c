@@ -173,7 +173,7 @@ void disk_begin(struct sim *s, struct node *n, struct pending *p)
 
 	if (sim_chance(s, 20))
 		delay *= 20;
-	if (p->kind != W_DATA || is_write(p->io_kind))
+	if (s->now < n->stall_until[p->kind] && (p->kind != W_DATA || is_write(p->io_kind)))
 		delay += n->stall[p->kind];
 	p->upto = s->write_seq;
 	if (p->kind != W_DATA) { /* one after the other */

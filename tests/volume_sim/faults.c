@@ -15,21 +15,13 @@ void faults_choose(struct sim *s)
 {
 	struct faults *f = &s->faults;
 
-	f->crash = weight(s);
-	f->power = weight(s);
-	f->all_power = weight(s) / 3;
-	f->cut = weight(s);
-	f->one_way = weight(s);
-	f->link = weight(s);
-	f->slow = weight(s);
-	f->stop = weight(s);
-	f->take = weight(s);
-	f->reconnect = weight(s);
+	for (size_t i = 0; i < FAULT_KINDS; i++)
+		f->weights[i] = weight(s);
 	f->io_error = sim_chance(s, 200) ? weight(s) : 0;
 	f->force = sim_chance(s, 200);
-	f->backup = weight(s);
 	f->lag = sim_chance(s, 500) ? weight(s) * 3 : 0;
-	f->store_cut = weight(s);
+	if (s->stories) /* which take too long else */
+		f->lag /= 5;
 	for (unsigned n = 1; n <= NODES; n++)
 		s->nodes[n].slow = 100 + sim_random(s, 3 * USEC_PER_MS);
 }
@@ -105,11 +97,12 @@ static void store_cut(struct sim *s, unsigned node)
 }
 
 /* A planned move: its VM was stopped and that was confirmed. */
-static void take(struct sim *s)
+static void take(struct sim *s, unsigned node)
 {
 	unsigned to = 1 + (unsigned)sim_random(s, NODES);
 	struct volume_member *m = store_member(s, to);
 
+	(void)node;
 	if (!m->in_sync || m->reported != m->incarnation)
 		return;
 	guest_kill(s);
@@ -123,7 +116,8 @@ static void stop(struct sim *s, unsigned node)
 	if (!s->nodes[node].up)
 		return;
 	sim_log(s, "the process of %u stands still for %.3f s", node, (double)how_long / 1e6);
-	s->nodes[node].stopped_until = s->now + how_long;
+	if (s->nodes[node].stopped_until < s->now + how_long) /* never sooner: what waits for it must keep its place */
+		s->nodes[node].stopped_until = s->now + how_long;
 }
 
 static unsigned other(struct sim *s, unsigned node)
@@ -131,38 +125,64 @@ static unsigned other(struct sim *s, unsigned node)
 	return (node - 1 + 1 + (unsigned)sim_random(s, NODES - 1)) % NODES + 1;
 }
 
+static void all_power(struct sim *s, unsigned node)
+{
+	(void)node;
+	for (unsigned i = 1; sim_chance(s, 300) && i <= NODES; i++)
+		power(s, i);
+}
+
+static void one_way(struct sim *s, unsigned node)
+{
+	cut(s, node, other(s, node), some_time(s));
+}
+
+static void break_link(struct sim *s, unsigned node)
+{
+	link_break(s, node, other(s, node));
+}
+
+static void slow(struct sim *s, unsigned node)
+{
+	s->nodes[node].slow = sim_chance(s, 500) ? 50 * USEC_PER_MS : 200;
+}
+
+/* One kind of write alone, so that it is overtaken by the others. */
+static void stall(struct sim *s, unsigned node)
+{
+	enum write_kind kind = (enum write_kind)sim_random(s, W_KINDS);
+
+	s->nodes[node].stall[kind] = sim_random(s, sim_chance(s, 100) ? 7 * USEC_PER_SEC : USEC_PER_SEC);
+	s->nodes[node].stall_until[kind] = s->now + some_time(s);
+}
+
+static void reconnect(struct sim *s, unsigned node)
+{
+	(void)node;
+	guest_reconnect(s);
+}
+
+static void backup(struct sim *s, unsigned node)
+{
+	(void)node;
+	guest_backup(s);
+}
+
+static void (*const kinds[FAULT_KINDS])(struct sim *s, unsigned node) = {
+	crash, power, all_power, isolate, one_way, break_link, slow, stall, stop, take, reconnect, backup, store_cut,
+};
+
 static void one(struct sim *s, unsigned node)
 {
-	const struct faults *f = &s->faults;
-	unsigned n = (unsigned)sim_random(s, 120);
+	unsigned n = (unsigned)sim_random(s, 130);
 
-#define ROLL(weight) (n < (weight) ? (n = 1000, true) : (n -= (weight), false))
-	if (ROLL(f->crash))
-		crash(s, node);
-	else if (ROLL(f->power))
-		power(s, node);
-	else if (ROLL(f->all_power))
-		for (unsigned i = 1; i <= NODES; i++)
-			power(s, i);
-	else if (ROLL(f->cut))
-		isolate(s, node);
-	else if (ROLL(f->one_way))
-		cut(s, node, other(s, node), some_time(s));
-	else if (ROLL(f->link))
-		link_break(s, node, other(s, node));
-	else if (ROLL(f->slow))
-		s->nodes[node].slow = sim_chance(s, 500) ? 50 * USEC_PER_MS : 200;
-	else if (ROLL(f->stop))
-		stop(s, node);
-	else if (ROLL(f->take))
-		take(s);
-	else if (ROLL(f->reconnect))
-		guest_reconnect(s);
-	else if (ROLL(f->backup))
-		guest_backup(s);
-	else if (ROLL(f->store_cut))
-		store_cut(s, node);
-#undef ROLL
+	for (size_t i = 0; i < FAULT_KINDS; i++) {
+		if (n < s->faults.weights[i]) {
+			kinds[i](s, node);
+			return;
+		}
+		n -= s->faults.weights[i];
+	}
 }
 
 /* Half of them hit the primary. */
@@ -173,8 +193,7 @@ void faults_event(struct sim *s, struct event *e)
 	(void)e;
 	if (s->healing)
 		return;
-	if (!s->story.next ||
-	    (s->seed % 8 == 7 && sim_chance(s, 100))) /* half of the seeds with stories disturb them */
+	if (!s->story.next || (s->disturbed && sim_chance(s, 100)))
 		one(s, node);
 	sim_after(s, 1 + sim_random(s, 150 * USEC_PER_MS), faults_event, 0);
 }
@@ -187,9 +206,8 @@ void faults_end(struct sim *s)
 		struct node *h = &s->nodes[n];
 
 		h->no_store_until = h->ask_lag = 0;
-		memset(h->stall, 0, sizeof h->stall);
+		memset(h->stall_until, 0, sizeof h->stall_until);
 		h->slow = 200;
-		h->stopped_until = 0;
 		h->power = true;
 		node_start(s, n);
 	}

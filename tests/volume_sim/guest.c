@@ -25,7 +25,7 @@ static bool is_pending(const struct sim *s, unsigned hot)
 static void submit(struct sim *s, unsigned i)
 {
 	struct guest *g = &s->guest;
-	struct ticket *t = xcalloc(1, sizeof *t);
+	struct ticket *t = sim_alloc(s, 1, sizeof *t);
 
 	t->r = g->ops[i].r;
 	t->r.client = g->client;
@@ -33,7 +33,7 @@ static void submit(struct sim *s, unsigned i)
 	t->op = &g->ops[i];
 	t->op_number = g->numbers[i];
 	if (t->r.kind == VOLUME_READ || t->r.kind == VOLUME_WRITE)
-		t->r.data = xcalloc(g->ops[i].n, sizeof(uint32_t));
+		t->r.data = sim_alloc(s, g->ops[i].n, sizeof(uint32_t));
 	for (unsigned k = 0; t->r.kind == VOLUME_WRITE && k < g->ops[i].n; k++)
 		((uint32_t *)t->r.data)[k] = g->ops[i].value;
 	volume_core_submit(s->nodes[g->node].core, &t->r);
@@ -272,8 +272,8 @@ void guest_reply(struct sim *s, struct volume_request *r, int rc)
 			write_ends(s, op);
 		}
 	}
-	free(r->data);
-	free(t);
+	sim_free(r->data);
+	sim_free(t);
 }
 
 /* Planted: the server goes on with a request of a connection that broke, when the next one has sent it anew (V32). */
@@ -285,10 +285,10 @@ struct ghost {
 static void ghost_event(struct sim *s, struct event *e)
 {
 	const struct ghost *ghost = e->p;
-	struct ticket *t = xcalloc(1, sizeof *t);
+	struct ticket *t = sim_alloc(s, 1, sizeof *t);
 
 	*t = (struct ticket){.r = ghost->r, .op = s->guest.ops};
-	t->r.data = xcalloc(SECTORS_MAX, sizeof(uint32_t));
+	t->r.data = sim_alloc(s, SECTORS_MAX, sizeof(uint32_t));
 	memcpy(t->r.data, ghost->data, sizeof ghost->data);
 	t->r.client = ++s->guest.next_number;
 	volume_core_submit(s->nodes[e->node].core, &t->r);
@@ -311,8 +311,8 @@ void guest_dropped(struct sim *s, struct volume_request *r)
 
 	if (PLANTED(old_nbd_request) && r->client == g->old_client && g->node && is_writing(r->kind))
 		goes_on(s, r);
-	free(r->data);
-	free(r);
+	sim_free(r->data);
+	sim_free(CONTAINER_OF(r, struct ticket, r));
 }
 
 /* ---- life ---- */

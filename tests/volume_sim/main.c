@@ -63,7 +63,7 @@ static void end(struct sim *s)
 {
 	for (unsigned n = 1; n <= NODES; n++)
 		node_crash(s, n);
-	sim_drop_events(s);
+	sim_end(s);
 }
 
 static bool run(uint64_t seed, bool verbose, struct sim *s)
@@ -72,6 +72,8 @@ static bool run(uint64_t seed, bool verbose, struct sim *s)
 	s->seed = seed;
 	s->random = seed * 0x9e3779b97f4a7c15ULL + 1;
 	s->verbose = verbose;
+	s->stories = seed % 4 == 3;
+	s->disturbed = seed % 8 == 7;
 	for (int i = 0; i < 8; i++)
 		(void)sim_random(s, 2);
 	for (unsigned h = 0; h < HOT; h++) {
@@ -93,7 +95,7 @@ static bool run(uint64_t seed, bool verbose, struct sim *s)
 	sim_after(s, USEC_PER_MS, guest_event, 0);
 	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
 	sim_after(s, 500 * USEC_PER_MS, faults_event, 0);
-	if (seed % 4 == 3)
+	if (s->stories)
 		stories_start(s);
 	sim_run(s, SECONDS * USEC_PER_SEC);
 	if (!s->violation) {

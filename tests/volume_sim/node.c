@@ -104,7 +104,7 @@ static void arrive(struct sim *s, struct event *e)
 		bool lingers = !s->healing && sim_chance(s, 300);
 
 		if (!lingers) {
-			free(f->data);
+			sim_free(f->data);
 			return;
 		}
 		sim_log(s, "a frame of an old link %u->%u comes late (kind %d)", from, e->node, (int)f->f.kind);
@@ -152,7 +152,7 @@ static void fx_send(void *ctx, node_id_t to, const struct volume_frame *f)
 	if (f->intents)
 		memcpy(copy->intents, f->intents, sizeof copy->intents);
 	if (f->data) {
-		copy->data = xcalloc(f->length / SECTOR, sizeof *copy->data);
+		copy->data = sim_alloc(s, f->length / SECTOR, sizeof *copy->data);
 		memcpy(copy->data, f->data, f->length / SECTOR * sizeof *copy->data);
 	}
 	e = sim_after(s, at - s->now, arrive, to);
@@ -281,19 +281,19 @@ static void *fx_buffer(void *ctx)
 	if (n->buffers >= 32)
 		return NULL;
 	n->buffers++;
-	return xcalloc(PER_BLOCK, sizeof(uint32_t));
+	return sim_alloc(the_sim, PER_BLOCK, sizeof(uint32_t));
 }
 
 static void fx_buffer_free(void *ctx, void *p)
 {
 	node_of(ctx)->buffers--;
-	free(p);
+	sim_free(p);
 }
 
 static void fx_data_free(void *ctx, void *p)
 {
 	(void)ctx;
-	free(p);
+	sim_free(p);
 }
 
 static const struct volume_effects effects = {
@@ -347,6 +347,15 @@ void node_row(struct sim *s, unsigned node)
 	sim_after(s, delay, row_event, node)->p = row;
 }
 
+/* A store that begins knows less than it did: what it has applied again so far. */
+static void old_row_event(struct sim *s, struct event *e)
+{
+	const struct volume_row *row = &s->rows[sim_random(s, ROWS)];
+
+	if (row->version)
+		volume_core_row(s->nodes[e->node].core, row);
+}
+
 static void row_again_event(struct sim *s, struct event *e)
 {
 	node_row(s, e->node);
@@ -379,7 +388,12 @@ void node_start(struct sim *s, unsigned node)
 	fx.ctx = n;
 	n->core = volume_core_new(&config, &fx, s->now);
 	sim_after(s, 0, tick_event, node);
-	sim_after(s, 0, row_again_event, node);
+	if (!s->healing && sim_chance(s, 300)) {
+		sim_after(s, 0, old_row_event, node);
+		sim_after(s, sim_random(s, USEC_PER_SEC), row_again_event, node);
+	} else {
+		sim_after(s, 0, row_again_event, node);
+	}
 	for (unsigned b = 1; b <= NODES; b++) {
 		struct event *e;
 

@@ -16,6 +16,7 @@
 #define IOS_MAX   256
 #define GUEST_OPS 8
 #define SET_MAX   64
+#define ROWS      8
 
 struct sim;
 struct event;
@@ -77,9 +78,9 @@ struct node {
 	usec_t slow; /* mean of an I/O */
 	usec_t last_state, last_intents, last_map;
 	unsigned buffers;
-	usec_t stall[W_KINDS]; /* each write of a kind takes so much longer */
-	usec_t no_store_until; /* cut off from the quorum */
-	usec_t ask_lag;        /* what it asks the store for takes so much longer */
+	usec_t stall[W_KINDS], stall_until[W_KINDS]; /* each write of a kind takes so much longer */
+	usec_t no_store_until;                       /* cut off from the quorum */
+	usec_t ask_lag;                              /* what it asks the store for takes so much longer */
 	bool was_known[NODES + 1];
 	usec_t stopped_until; /* SIGSTOP: nothing is delivered */
 };
@@ -116,13 +117,16 @@ struct guest {
 	uint32_t next_value;
 };
 
+#define FAULT_KINDS 13
+
 struct faults {
-	unsigned crash, power, all_power, cut, one_way, link, slow, stop, take, reconnect, io_error, force, backup, lag,
-		store_cut;
+	unsigned weights[FAULT_KINDS];
+	unsigned io_error, force, lag;
 };
 
 /* Several faults in the order in which they hurt: see stories.c. */
 struct step;
+struct lent;
 struct story {
 	const struct step *next; /* NULL: none is told */
 	const char *name;
@@ -138,10 +142,12 @@ struct sim {
 	usec_t now;
 	uint64_t seq, io_id, write_seq;
 	struct event **heap;
+	struct lent *lent;
 	size_t n_heap, cap_heap;
 	struct node nodes[NODES + 1];
 	struct volume_row row;
 	struct volume_row old_row;
+	struct volume_row rows[ROWS];    /* the last ones, by version */
 	bool link[NODES + 1][NODES + 1]; /* symmetric */
 	uint64_t link_life[NODES + 1][NODES + 1];
 	usec_t link_last[NODES + 1][NODES + 1]; /* FIFO */
@@ -150,6 +156,7 @@ struct sim {
 	struct guest guest;
 	struct faults faults;
 	bool healing;
+	bool stories, disturbed; /* stories are told; faults come in between their steps too */
 	struct story story;
 	usec_t primary_bad_since;
 
@@ -174,7 +181,9 @@ uint64_t sim_random(struct sim *s, uint64_t below);
 bool sim_chance(struct sim *s, unsigned permille);
 struct event *sim_after(struct sim *s, usec_t delay, event_fn fn, unsigned node);
 void sim_run(struct sim *s, usec_t until);
-void sim_drop_events(struct sim *s);
+void sim_end(struct sim *s);
+void *sim_alloc(struct sim *s, size_t n, size_t bytes);
+void sim_free(void *p);
 void sim_log(struct sim *s, const char *fmt, ...) KEDGE_PRINTF(2, 3);
 void sim_violate(struct sim *s, const char *what, const char *fmt, ...) KEDGE_PRINTF(3, 4);
 

@@ -17,6 +17,7 @@ struct volume_member *store_member(struct sim *s, unsigned node)
 static void committed(struct sim *s, const char *what)
 {
 	s->row.version++;
+	s->rows[s->row.version % ROWS] = s->row;
 	sim_log(s, "store: %s: epoch %u, primary %u, in sync%s%s%s", what, s->row.epoch, s->row.primary,
 		store_member(s, 1)->in_sync ? " 1" : "", store_member(s, 2)->in_sync ? " 2" : "",
 		store_member(s, 3)->in_sync ? " 3" : "");
@@ -160,6 +161,7 @@ static void report_event(struct sim *s, struct event *e)
 	}
 	m->reported = n->disk.state.incarnation;
 	s->row.version++;
+	s->rows[s->row.version % ROWS] = s->row;
 	node_row(s, e->node);
 }
 

@@ -1,169 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Stories: several faults in the order in which they hurt, for those mistakes that chance alone hardly meets. A story
  * is a list of steps; each waits until the one before has had its effect, which is looked for after each event. */
-#include "tests/volume_sim/sim.h"
+#include "tests/volume_sim/story.h"
 
 #define TOLD_WITHIN (8 * USEC_PER_SEC)
 #define STEPS_MAX   14 /* and at least one that is empty */
 
 struct step {
 	bool (*when)(struct sim *s);
-	void (*then)(struct sim *s);
+	void (*then)(struct sim *s); /* NULL: nothing */
 };
 
-/* ---- what a step waits for ---- */
-
-static struct volume_core_status status(const struct sim *s, unsigned node)
-{
-	struct volume_core_status st = {0};
-
-	if (s->nodes[node].up)
-		volume_core_status(s->nodes[node].core, &st);
-	return st;
-}
-
-static bool leads(const struct sim *s, unsigned node)
-{
-	struct volume_core_status st = status(s, node);
-
-	return s->row.primary == node && st.role == VOLUME_LEADING && st.lead.epoch == s->row.epoch;
-}
-
-static bool in_sync(struct sim *s, unsigned node)
-{
-	return store_member(s, node)->in_sync;
-}
-
-static bool at_once(struct sim *s)
-{
-	(void)s;
-	return true;
-}
-
-static bool soon(struct sim *s)
-{
-	return s->now >= s->story.at;
-}
-
-static bool a_leads(struct sim *s)
-{
-	return leads(s, s->story.a);
-}
-
-static bool b_leads(struct sim *s)
-{
-	return leads(s, s->story.b);
-}
-
-static bool c_leads(struct sim *s)
-{
-	return leads(s, s->story.c);
-}
-
-static bool b_is_out(struct sim *s)
-{
-	return !in_sync(s, s->story.b) && a_leads(s);
-}
-
-static bool c_is_out(struct sim *s)
-{
-	return !in_sync(s, s->story.c) && a_leads(s);
-}
-
-static bool b_and_c_are_out(struct sim *s)
-{
-	return b_is_out(s) && !in_sync(s, s->story.c);
-}
-
-static bool b_is_in(struct sim *s)
-{
-	return in_sync(s, s->story.b) && a_leads(s) && status(s, s->story.a).need_blocks == 0;
-}
-
-static bool all_are_in(struct sim *s)
-{
-	for (unsigned n = 1; n <= NODES; n++)
-		if (!s->nodes[n].up || !in_sync(s, n))
-			return false;
-	return leads(s, s->row.primary) && status(s, s->row.primary).need_blocks == 0;
-}
-
-/* The members let all intents go. */
-static bool intents_are_off(struct sim *s)
-{
-	for (unsigned n = 1; n <= NODES; n++)
-		if (in_sync(s, n) && (!s->nodes[n].up || status(s, n).intents))
-			return false;
-	return leads(s, s->row.primary) && status(s, s->row.primary).need_blocks == 0;
-}
-
-static bool is_calm(struct sim *s)
-{
-	return s->guest.client && guest_idle(s) && all_are_in(s) && intents_are_off(s);
-}
-
-static bool is_written(struct sim *s)
-{
-	return guest_idle(s);
-}
-
-static bool has_it(const struct sim *s, unsigned node)
-{
-	return s->nodes[node].disk.cached[s->story.hot] == s->guest.next_value;
-}
-
-static bool a_has_it(struct sim *s)
-{
-	return has_it(s, s->story.a);
-}
-
-static bool b_has_it(struct sim *s)
-{
-	return has_it(s, s->story.b);
-}
-
-static bool b_and_c_have_it(struct sim *s)
-{
-	return has_it(s, s->story.b) && has_it(s, s->story.c);
-}
-
-static bool b_intends_it(struct sim *s)
-{
-	return status(s, s->story.b).intents > 0 && s->now >= s->story.at;
-}
-
-static bool a_knows_b(struct sim *s)
-{
-	return a_leads(s) && volume_core_known(s->nodes[s->story.a].core, s->story.b);
-}
-
-static bool a_has_proposed(struct sim *s)
-{
-	return status(s, s->story.a).join == 4;
-}
-
-static bool b_is_settled(struct sim *s)
-{
-	return a_knows_b(s) && status(s, s->story.a).need_blocks == 0 &&
-	       volume_ballot_compare(status(s, s->story.b).active, status(s, s->story.a).lead) == 0;
-}
-
-static bool b_is_active_in_the_next_epoch(struct sim *s)
-{
-	return s->row.epoch > s->story.epoch && status(s, s->story.b).active.epoch == s->row.epoch;
-}
-
-static bool a_waits(struct sim *s)
-{
-	return status(s, s->story.a).waiting > 0;
-}
-
 /* ---- what it does ---- */
-
-static void nothing(struct sim *s)
-{
-	(void)s;
-}
 
 static void set_cut(struct sim *s, unsigned a, unsigned b, bool on)
 {
@@ -251,6 +99,13 @@ static void restart_a(struct sim *s)
 	restart(s, s->story.a);
 }
 
+/* Its engine settles first. */
+static void restart_a_and_write(struct sim *s)
+{
+	restart_a(s);
+	write_it(s);
+}
+
 static void restart_b(struct sim *s)
 {
 	restart(s, s->story.b);
@@ -309,6 +164,12 @@ static void power_cut_b(struct sim *s)
 {
 	node_power_off(s, s->story.b);
 	power_on(s, s->story.b);
+}
+
+static void power_cut_c(struct sim *s)
+{
+	node_power_off(s, s->story.c);
+	power_on(s, s->story.c);
 }
 
 /* The takeover by another, which the guest's death comes before. */
@@ -382,6 +243,7 @@ static void force_a_behind_b(struct sim *s)
 static void stall(struct sim *s, unsigned node, enum write_kind kind)
 {
 	s->nodes[node].stall[kind] = 4 * USEC_PER_SEC;
+	s->nodes[node].stall_until[kind] = s->story.until;
 }
 
 static void write_not_at_a(struct sim *s)
@@ -398,8 +260,23 @@ static void write_without_c_not_at_a(struct sim *s)
 
 static void write_late_at_b(struct sim *s)
 {
+	stall(s, s->story.b, W_DATA);
 	s->nodes[s->story.b].stall[W_DATA] = 700 * USEC_PER_MS;
 	write_not_at_a(s);
+}
+
+/* C joins while B, whose disk is slow, settles the same blocks. */
+static void restart_a_near_slow_b(struct sim *s)
+{
+	stall(s, s->story.b, W_DATA);
+	join_all(s);
+	restart_a_held(s);
+}
+
+static void write_alone_at_the_end(struct sim *s)
+{
+	s->story.hot = 3 * PER_BLOCK + 1; /* of an extent: who joins is there before it is copied */
+	write_alone(s);
 }
 
 static void reconnect(struct sim *s)
@@ -415,109 +292,118 @@ static const struct {
 } stories[] = {
 	/* A copy is lost with the power before any flush. */
 	{"copy_is_cut",
-	 {{is_calm, write_alone},
-	  {a_has_it, restart_a_near_b},
-	  {b_is_settled, power_cut_b},
-	  {b_is_out, nothing},
-	  {all_are_in, nothing}}},
+	 {{when_calm, write_alone},
+	  {when_a_has_it, restart_a_near_b},
+	  {when_b_is_settled, power_cut_b},
+	  {when_b_is_out, NULL},
+	  {when_all_are_in, NULL}}},
 	/* The comparison is done, the copying is not. */
 	{"copying_breaks",
-	 {{is_calm, write_alone},
-	  {a_has_it, restart_a_near_b},
-	  {a_knows_b, part_a_b},
-	  {b_is_out, join_a_b},
-	  {all_are_in, nothing}}},
+	 {{when_calm, write_alone},
+	  {when_a_has_it, restart_a_near_b},
+	  {when_a_knows_b, part_a_b},
+	  {when_b_is_out, join_a_b},
+	  {when_all_are_in, NULL}}},
 	/* A write that one has, in a ballot that differs from that of the others by its minor alone. */
 	{"same_epoch",
-	 {{is_calm, write_alone}, {a_has_it, restart_a_held}, {b_is_out, join_a_b}, {all_are_in, nothing}}},
+	 {{when_calm, write_alone},
+	  {when_a_has_it, restart_a_held},
+	  {when_b_is_out, join_a_b},
+	  {when_all_are_in, NULL}}},
 	/* A write in flight keeps its stamp over a new epoch, in which its replica is active already. */
 	{"older_than_active",
-	 {{is_calm, write_without_c_not_at_a},
-	  {b_has_it, nothing},
-	  {b_is_active_in_the_next_epoch, a_dies_and_b_takes_over},
-	  {b_leads, power_on_a},
-	  {all_are_in, nothing}}},
+	 {{when_calm, write_without_c_not_at_a},
+	  {when_b_has_it, NULL},
+	  {when_b_is_active_in_the_next_epoch, a_dies_and_b_takes_over},
+	  {when_b_leads, power_on_a},
+	  {when_all_are_in, NULL}}},
 	/* The stamps of a restarted replica reach its disk with the clearing. */
 	{"stamps_of_a_restarted_one",
-	 {{is_calm, cut_c},
-	  {c_is_out, write_it},
-	  {is_written, restart_b},
-	  {intents_are_off, move_to_b},
-	  {b_leads, join_all},
-	  {all_are_in, nothing}}},
+	 {{when_calm, cut_c},
+	  {when_c_is_out, write_it},
+	  {when_written, restart_b},
+	  {when_intents_are_off, move_to_b},
+	  {when_b_leads, join_all},
+	  {when_all_are_in, NULL}}},
 	/* Two takeovers, and the third one's stamp is of a copy that sent no data. */
 	{"stamp_of_equal_data",
-	 {{is_calm, write_not_at_a},
-	  {b_and_c_have_it, a_dies_and_b_takes_over},
-	  {b_leads, nothing},
-	  {intents_are_off, move_to_c},
-	  {c_leads, power_on_a},
-	  {all_are_in, nothing}}},
+	 {{when_calm, write_not_at_a},
+	  {when_b_and_c_have_it, a_dies_and_b_takes_over},
+	  {when_b_leads, NULL},
+	  {when_intents_are_off, move_to_c},
+	  {when_c_leads, power_on_a},
+	  {when_all_are_in, NULL}}},
 	/* B joins by a block that has become again what it was. */
 	{"equal_again",
-	 {{is_calm, zero_it},
-	  {is_calm, cut_b},
-	  {b_is_out, write_it},
-	  {is_written, nothing},
-	  {intents_are_off, cut_b_and_c},
-	  {b_and_c_are_out, zero_it},
-	  {is_written, nothing},
-	  {intents_are_off, join_a_b},
-	  {b_is_in, restart_b},
-	  {soon, move_to_b},
-	  {b_leads, join_all},
-	  {all_are_in, nothing}}},
+	 {{when_calm, zero_it},
+	  {when_calm, cut_b},
+	  {when_b_is_out, write_it},
+	  {when_written, NULL},
+	  {when_intents_are_off, cut_b_and_c},
+	  {when_b_and_c_are_out, zero_it},
+	  {when_written, NULL},
+	  {when_intents_are_off, join_a_b},
+	  {when_b_is_in, restart_b},
+	  {when_soon, move_to_b},
+	  {when_b_leads, join_all},
+	  {when_all_are_in, NULL}}},
 	/* The winner of a FORCE lacks what the others flushed and cleared. */
 	{"forced",
-	 {{is_calm, cut_b},
-	  {b_is_out, write_it},
-	  {is_written, nothing},
-	  {intents_are_off, force_b},
-	  {b_leads, join_all},
-	  {all_are_in, nothing}}},
+	 {{when_calm, cut_b},
+	  {when_b_is_out, write_it},
+	  {when_written, NULL},
+	  {when_intents_are_off, force_b},
+	  {when_b_leads, join_all},
+	  {when_all_are_in, NULL}}},
 	/* A VM comes back to an engine that has not heard of what was between. */
 	{"forced_twice",
-	 {{is_calm, cut_b_and_c},
-	  {b_and_c_are_out, force_b_behind_a},
-	  {b_leads, force_a_behind_b},
-	  {soon, write_it},
-	  {soon, flush},
-	  {soon, join_a_b},
-	  {soon, nothing},
-	  {soon, join_all}}},
+	 {{when_calm, cut_b_and_c},
+	  {when_b_and_c_are_out, force_b_behind_a},
+	  {when_b_leads, force_a_behind_b},
+	  {when_soon, write_it},
+	  {when_soon, flush},
+	  {when_soon, join_a_b},
+	  {when_soon, NULL},
+	  {when_soon, join_all}}},
+	/* A copy goes to two; one of them has it and loses its power, before the other has it. */
+	{"copy_to_two",
+	 {{when_calm, cut_c},
+	  {when_c_is_out, write_alone_at_the_end},
+	  {when_a_has_it, restart_a_near_slow_b},
+	  {when_c_has_it, power_cut_c},
+	  {when_all_are_in, NULL}}},
 	/* A request waits for the settling when its connection breaks; the guest goes on over the next one. */
 	{"reconnects",
-	 {{is_calm, write_it},
-	  {is_written, restart_a},
-	  {at_once, write_it},
-	  {a_waits, reconnect},
-	  {is_written, write_it},
-	  {is_written, flush},
-	  {is_written, nothing},
-	  {soon, nothing}}},
+	 {{when_calm, write_it},
+	  {when_written, restart_a_and_write},
+	  {when_a_waits, reconnect},
+	  {when_written, write_it},
+	  {when_written, flush},
+	  {when_written, NULL},
+	  {when_soon, NULL}}},
 	/* A frame of the old primary is still on its way to the disk of the new one. */
 	{"late_frame",
-	 {{is_calm, write_late_at_b},
-	  {b_intends_it, a_dies_and_b_takes_over},
-	  {soon, power_on_a},
-	  {all_are_in, nothing}}},
+	 {{when_calm, write_late_at_b},
+	  {when_b_intends_it, a_dies_and_b_takes_over},
+	  {when_soon, power_on_a},
+	  {when_all_are_in, NULL}}},
 	/* What one read must still be there when another takes over. */
 	{"read_in_flight",
-	 {{is_calm, write_alone},
-	  {a_has_it, read_it},
-	  {soon, b_takes_over_from_a},
-	  {b_leads, read_it},
-	  {is_written, nothing}}},
+	 {{when_calm, write_alone},
+	  {when_a_has_it, read_it},
+	  {when_soon, b_takes_over_from_a},
+	  {when_b_leads, read_it},
+	  {when_written, NULL}}},
 	/* An ADD is under way when its primary restarts and goes on without the one that it adds. */
 	{"late_answer",
-	 {{is_calm, cut_b},
-	  {b_is_out, ask_late_for_b},
-	  {a_has_proposed, restart_a_without_b},
-	  {a_leads, write_it},
-	  {is_written, flush},
-	  {is_written, wait_for_the_answer},
-	  {soon, join_all},
-	  {all_are_in, nothing}}},
+	 {{when_calm, cut_b},
+	  {when_b_is_out, ask_late_for_b},
+	  {when_a_has_proposed, restart_a_without_b},
+	  {when_a_leads, write_it},
+	  {when_written, flush},
+	  {when_written, wait_for_the_answer},
+	  {when_soon, join_all},
+	  {when_all_are_in, NULL}}},
 };
 
 /* ---- one after the other ---- */
@@ -582,7 +468,8 @@ void stories_step(struct sim *s)
 		t->epoch = s->row.epoch;
 		t->at = s->now + 20 * USEC_PER_MS + sim_random(s, 200 * USEC_PER_MS);
 		t->next++;
-		then(s);
+		if (then)
+			then(s);
 	}
 	if (!t->next->when)
 		end_story(s, "told");

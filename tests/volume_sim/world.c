@@ -27,13 +27,10 @@ static bool before(const struct event *a, const struct event *b)
 	return a->at != b->at ? a->at < b->at : a->seq < b->seq;
 }
 
-struct event *sim_after(struct sim *s, usec_t delay, event_fn fn, unsigned node)
+static void push(struct sim *s, struct event *e)
 {
-	struct event *e = xcalloc(1, sizeof *e);
 	size_t i;
 
-	*e = (struct event){.at = s->now + delay, .seq = ++s->seq, .fn = fn, .node = node};
-	e->life = s->nodes[node].life;
 	if (s->n_heap == s->cap_heap) {
 		s->cap_heap = s->cap_heap ? s->cap_heap * 2 : 1024;
 		s->heap = xrealloc(s->heap, s->cap_heap * sizeof(struct event *));
@@ -41,6 +38,15 @@ struct event *sim_after(struct sim *s, usec_t delay, event_fn fn, unsigned node)
 	for (i = s->n_heap++; i > 0 && before(e, s->heap[(i - 1) / 2]); i = (i - 1) / 2)
 		s->heap[i] = s->heap[(i - 1) / 2];
 	s->heap[i] = e;
+}
+
+struct event *sim_after(struct sim *s, usec_t delay, event_fn fn, unsigned node)
+{
+	struct event *e = xcalloc(1, sizeof *e);
+
+	*e = (struct event){.at = s->now + delay, .seq = ++s->seq, .fn = fn, .node = node};
+	e->life = s->nodes[node].life;
+	push(s, e);
 	return e;
 }
 
@@ -78,15 +84,12 @@ void sim_run(struct sim *s, usec_t until)
 		struct node *n = &s->nodes[e->node];
 
 		s->now = e->at;
-		if (e->node && e->life == n->life && s->now < n->stopped_until) { /* SIGSTOP: later, in order */
-			struct event *again = sim_after(s, n->stopped_until - s->now, e->fn, e->node);
-
-			again->a = e->a;
-			again->b = e->b;
-			again->c = e->c;
-			again->p = e->p;
-			e->p = NULL;
-		} else if (!e->node || e->life == n->life) {
+		if (e->node && e->life == n->life && s->now < n->stopped_until) { /* SIGSTOP: later, in its old place */
+			e->at = n->stopped_until;
+			push(s, e);
+			continue;
+		}
+		if (!e->node || e->life == n->life) {
 			e->fn(s, e);
 			s->events++;
 			check_step(s);
@@ -99,13 +102,44 @@ void sim_run(struct sim *s, usec_t until)
 		s->now = until;
 }
 
-void sim_drop_events(struct sim *s)
+/* ---- memory that a core holds, and nobody any more once its process was killed ---- */
+
+struct lent {
+	struct lent *next, **at;
+};
+
+void *sim_alloc(struct sim *s, size_t n, size_t bytes)
+{
+	struct lent *l = xcalloc(1, sizeof *l + n * bytes);
+
+	*l = (struct lent){.next = s->lent, .at = &s->lent};
+	if (l->next)
+		l->next->at = &l->next;
+	s->lent = l;
+	return l + 1;
+}
+
+void sim_free(void *p)
+{
+	struct lent *l = p ? (struct lent *)p - 1 : NULL;
+
+	if (!l)
+		return;
+	*l->at = l->next;
+	if (l->next)
+		l->next->at = l->at;
+	free(l);
+}
+
+void sim_end(struct sim *s)
 {
 	while (s->n_heap > 0)
 		event_free(s->heap[--s->n_heap]);
 	free(s->heap);
 	s->heap = NULL;
 	s->cap_heap = 0;
+	while (s->lent)
+		sim_free(s->lent + 1);
 }
 
 void sim_log(struct sim *s, const char *fmt, ...)
