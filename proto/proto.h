@@ -3,6 +3,7 @@
 #ifndef KEDGE_PROTO_PROTO_H
 #define KEDGE_PROTO_PROTO_H
 
+#include "proto/bulk.h"
 #include "proto/error.h"
 #include "proto/message.h"
 #include "proto/pack.h"
