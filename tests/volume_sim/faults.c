@@ -11,10 +11,23 @@ static unsigned weight(struct sim *s)
 	return choices[sim_random(s, ARRAY_LEN(choices))];
 }
 
+static void choose_config(struct sim *s)
+{
+	s->copies_max = 4;
+	s->intents_cap = 2;
+	s->clear_after = 300 * USEC_PER_MS;
+	if (s->stories || sim_chance(s, 500))
+		return;
+	s->copies_max = 1 + (unsigned)sim_random(s, 8);
+	s->intents_cap = (unsigned)sim_random(s, EXTENTS);
+	s->clear_after = sim_random(s, 100 * USEC_PER_MS);
+}
+
 void faults_choose(struct sim *s)
 {
 	struct faults *f = &s->faults;
 
+	choose_config(s);
 	for (size_t i = 0; i < FAULT_KINDS; i++)
 		f->weights[i] = weight(s);
 	f->io_error = sim_chance(s, 200) ? weight(s) : 0;
@@ -128,8 +141,19 @@ static unsigned other(struct sim *s, unsigned node)
 static void all_power(struct sim *s, unsigned node)
 {
 	(void)node;
-	for (unsigned i = 1; sim_chance(s, 300) && i <= NODES; i++)
+	if (!sim_chance(s, 300))
+		return;
+	for (unsigned i = 1; i <= NODES; i++)
 		power(s, i);
+}
+
+static void all_crash(struct sim *s, unsigned node)
+{
+	(void)node;
+	if (!sim_chance(s, 300))
+		return;
+	for (unsigned i = 1; i <= NODES; i++)
+		crash(s, i);
 }
 
 static void one_way(struct sim *s, unsigned node)
@@ -169,12 +193,13 @@ static void backup(struct sim *s, unsigned node)
 }
 
 static void (*const kinds[FAULT_KINDS])(struct sim *s, unsigned node) = {
-	crash, power, all_power, isolate, one_way, break_link, slow, stall, stop, take, reconnect, backup, store_cut,
+	crash, all_crash, power, all_power, isolate,   one_way, break_link,
+	slow,  stall,     stop,  take,      reconnect, backup,  store_cut,
 };
 
 static void one(struct sim *s, unsigned node)
 {
-	unsigned n = (unsigned)sim_random(s, 130);
+	unsigned n = (unsigned)sim_random(s, 140);
 
 	for (size_t i = 0; i < FAULT_KINDS; i++) {
 		if (n < s->faults.weights[i]) {

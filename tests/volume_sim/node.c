@@ -371,9 +371,9 @@ void node_start(struct sim *s, unsigned node)
 				       .state = n->disk.state,
 				       .intents = n->disk.intents,
 				       .stamps = n->disk.stamps,
-				       .copies_max = 4,
-				       .intents_cap = 2,
-				       .clear_after = 300 * USEC_PER_MS};
+				       .copies_max = s->copies_max,
+				       .intents_cap = s->intents_cap,
+				       .clear_after = s->clear_after};
 
 	if (n->up || !n->power)
 		return;

@@ -117,7 +117,7 @@ struct guest {
 	uint32_t next_value;
 };
 
-#define FAULT_KINDS 13
+#define FAULT_KINDS 14
 
 struct faults {
 	unsigned weights[FAULT_KINDS];
@@ -131,6 +131,7 @@ struct story {
 	const struct step *next; /* NULL: none is told */
 	const char *name;
 	bool begun;       /* beyond its first step */
+	bool led;         /* the leader moves the volume, not the story */
 	unsigned a, b, c; /* the primary as it began, and the others */
 	unsigned hot;     /* the sector that it is about */
 	uint32_t epoch;   /* of the step before */
@@ -155,6 +156,8 @@ struct sim {
 	bool lossy[NODES + 1][NODES + 1]; /* a stream with a gap: nothing more of it arrives, and it breaks soon */
 	struct guest guest;
 	struct faults faults;
+	unsigned copies_max, intents_cap; /* of each core's configuration */
+	usec_t clear_after;
 	bool healing;
 	bool stories, disturbed; /* stories are told; faults come in between their steps too */
 	struct story story;

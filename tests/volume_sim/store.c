@@ -294,7 +294,7 @@ void store_leader(struct sim *s, struct event *e)
 
 	(void)e;
 	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
-	if (s->story.begun) /* which moves the volume itself */
+	if (s->story.begun && !s->story.led)
 		return;
 	if (!primary_is_bad(s)) {
 		s->primary_bad_since = 0;

@@ -172,6 +172,15 @@ static void power_cut_c(struct sim *s)
 	power_on(s, s->story.c);
 }
 
+static void power_cut_all(struct sim *s)
+{
+	s->story.led = true;
+	for (unsigned n = 1; n <= NODES; n++)
+		node_power_off(s, n);
+	for (unsigned n = 1; n <= NODES; n++)
+		power_on(s, n);
+}
+
 /* The takeover by another, which the guest's death comes before. */
 static void move(struct sim *s, unsigned to, bool keep_old)
 {
@@ -394,6 +403,14 @@ static const struct {
 	  {when_soon, b_takes_over_from_a},
 	  {when_b_leads, read_it},
 	  {when_written, NULL}}},
+	/* What was read after a cold start must be there after the next. */
+	{"cold_twice",
+	 {{when_calm, write_it},
+	  {when_written, power_cut_all},
+	  {when_it_is_served, read_it},
+	  {when_written, power_cut_all},
+	  {when_it_is_served, read_it},
+	  {when_all_are_in, NULL}}},
 	/* An ADD is under way when its primary restarts and goes on without the one that it adds. */
 	{"late_answer",
 	 {{when_calm, cut_b},

@@ -9,6 +9,7 @@ bool when_soon(struct sim *s);
 bool when_a_leads(struct sim *s);
 bool when_b_leads(struct sim *s);
 bool when_c_leads(struct sim *s);
+bool when_it_is_served(struct sim *s);
 bool when_b_is_out(struct sim *s);
 bool when_c_is_out(struct sim *s);
 bool when_b_and_c_are_out(struct sim *s);

@@ -43,6 +43,11 @@ bool when_c_leads(struct sim *s)
 	return leads(s, s->story.c);
 }
 
+bool when_it_is_served(struct sim *s)
+{
+	return leads(s, s->row.primary) && s->guest.client;
+}
+
 bool when_b_is_out(struct sim *s)
 {
 	return !in_sync(s, s->story.b) && when_a_leads(s);
