@@ -5,7 +5,7 @@
 #
 # usage: tests/run.sh            everything, about 20 minutes on two cores
 #        tests/run.sh --quick    style, unit, a minute of simulation, one real cluster: about 5 minutes
-#        tests/run.sh --long     everything with 2000 seeds, the quickstart, and the benchmarks 20 times
+#        tests/run.sh --long     everything with 2000 + 5000 seeds, the quickstart, and the benchmarks 20 times
 #        tests/run.sh --asan     build with address and undefined sanitizers: unit and simulation
 #        tests/run.sh --tsan     build with the thread sanitizer: unit and simulation
 #        tests/run.sh --no-install   may come with each of them: do not look for missing packages
@@ -99,10 +99,11 @@ summary() {
 }
 
 build_all() { cmake --preset "$preset" && cmake --build --preset "$preset"; }
-simulate() { # NAME SECONDS ARGS...
-	local name=$1 limit=$2
+simulate() { # NAME SECONDS ARGS...: the cluster, or the volume if the name begins so
+	local name=$1 limit=$2 program=kedge-sim
 	shift 2
-	step "$name" "$limit" "$build/kedge-sim" "$@" || true
+	[ "${name#volume-}" = "$name" ] || program=kedge-volume-sim
+	step "$name" "$limit" "$build/$program" "$@" || true
 }
 cluster_tests() {
 	local test name
@@ -124,16 +125,27 @@ case "$mode" in
 quick)
 	simulate planted 120 --planted tests/sim/planted.seeds
 	simulate simulation 90 --box 60
+	simulate volume-planted 60 --planted tests/volume_sim/planted.seeds
+	simulate volume-simulation 60 --box 20
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step cluster-join 300 python3 tests/cluster/test_join.py || true
 	;;
 sanitizer)
 	simulate planted 400 --planted tests/sim/planted.seeds
 	simulate simulation 330 --box 200
+	simulate volume-planted 200 --planted tests/volume_sim/planted.seeds
+	simulate volume-simulation 150 --box 60
 	;;
 *)
 	simulate planted 200 --planted tests/sim/planted.seeds
-	if [ "$mode" = long ]; then simulate simulation 14400 --seeds 2000; else simulate simulation 260 --box 200; fi
+	simulate volume-planted 60 --planted tests/volume_sim/planted.seeds
+	if [ "$mode" = long ]; then
+		simulate simulation 14400 --seeds 2000
+		simulate volume-simulation 1800 --seeds 5000
+	else
+		simulate simulation 210 --box 150
+		simulate volume-simulation 100 --box 60
+	fi
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step volume-engine 300 python3 tests/volume/test_engine.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
