@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The blocking client of the command line: to the local socket, over TLS with a certificate, or with a join token. */
+#include "net/blocking.h"
 #include "net/internal.h"
 
 #include <errno.h>
@@ -62,62 +63,6 @@ int net_client_local(const char *path, struct net_client **ret, struct err *e)
 	return 0;
 }
 
-/* 0, -ETIMEDOUT or another negative errno. */
-static int wait_for(int fd, short events, usec_t deadline)
-{
-	struct pollfd pfd = {.fd = fd, .events = events};
-
-	for (;;) {
-		usec_t now = clock_boottime();
-		int rc;
-
-		if (now >= deadline)
-			return -ETIMEDOUT;
-		rc = poll(&pfd, 1, (int)((deadline - now + USEC_PER_MS - 1) / USEC_PER_MS));
-		if (rc > 0)
-			return 0;
-		if (rc < 0 && errno != EINTR)
-			return -errno;
-	}
-}
-
-static int send_all(int fd, const uint8_t *p, size_t n, usec_t deadline)
-{
-	while (n > 0) {
-		ssize_t sent = send(fd, p, n, MSG_NOSIGNAL);
-		int rc;
-
-		if (sent > 0) {
-			p += sent;
-			n -= (size_t)sent;
-			continue;
-		}
-		if (errno != EAGAIN && errno != EINTR)
-			return -errno;
-		rc = wait_for(fd, POLLOUT, deadline);
-		if (rc < 0)
-			return rc;
-	}
-	return 0;
-}
-
-/* Bytes that are there within the time: the count, 0 at the end. */
-static long recv_some(int fd, uint8_t *p, size_t n, usec_t deadline)
-{
-	for (;;) {
-		ssize_t got = recv(fd, p, n, 0);
-		int rc;
-
-		if (got >= 0)
-			return got;
-		if (errno != EAGAIN && errno != EINTR)
-			return -errno;
-		rc = wait_for(fd, POLLIN, deadline);
-		if (rc < 0)
-			return rc;
-	}
-}
-
 static size_t address_size(const struct sockaddr_storage *a)
 {
 	return a->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
@@ -144,7 +89,7 @@ static int bind_to(int fd, const char *host, struct err *e)
 
 static int finish_connect(int fd, usec_t deadline)
 {
-	int error = 0, rc = wait_for(fd, POLLOUT, deadline);
+	int error = 0, rc = blocking_wait(fd, POLLOUT, deadline);
 	socklen_t n = sizeof error;
 
 	if (rc < 0)
@@ -182,7 +127,7 @@ static int dial(const char *address, const char *bind_host, usec_t deadline, str
 
 static int flush_out(struct net_client *c, usec_t deadline, struct err *e)
 {
-	int rc = send_all(c->fd, c->tls.out.data, c->tls.out.len, deadline);
+	int rc = blocking_send(c->fd, c->tls.out.data, c->tls.out.len, deadline);
 
 	c->tls.out.len = 0;
 	return rc < 0 ? err_set(e, rc, "send: %s", strerror(-rc)) : 0;
@@ -192,7 +137,7 @@ static int flush_out(struct net_client *c, usec_t deadline, struct err *e)
 static long fill_in(struct net_client *c, usec_t deadline, struct err *e)
 {
 	uint8_t bytes[16384];
-	long n = recv_some(c->fd, bytes, sizeof bytes, deadline);
+	long n = blocking_recv(c->fd, bytes, sizeof bytes, deadline);
 
 	if (n < 0)
 		return err_set(e, (int)n, "receive: %s", strerror((int)-n));
@@ -295,7 +240,7 @@ int net_client_send(struct net_client *c, const void *p, size_t n, struct err *e
 	int rc;
 
 	if (!c->is_tls) {
-		rc = send_all(c->fd, p, n, deadline);
+		rc = blocking_send(c->fd, p, n, deadline);
 		return rc < 0 ? err_set(e, rc, "send: %s", strerror(-rc)) : 0;
 	}
 	if (tls_write(&c->tls, p, n) < 0)
@@ -326,7 +271,7 @@ long net_client_recv(struct net_client *c, usec_t deadline, struct buf *ret, str
 	if (c->is_tls) {
 		n = recv_tls(c, bytes, sizeof bytes, deadline, e);
 	} else {
-		n = recv_some(c->fd, bytes, sizeof bytes, deadline);
+		n = blocking_recv(c->fd, bytes, sizeof bytes, deadline);
 		if (n < 0)
 			(void)err_set(e, (int)n, "receive: %s", strerror((int)-n));
 	}

@@ -8,6 +8,7 @@
 #define KEDGE_NET_NET_H
 
 #include "base/base.h"
+#include "net/bulk.h"
 
 struct uv_loop_s;
 struct net;

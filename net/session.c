@@ -334,6 +334,8 @@ static void hello_continue(struct session *s)
 
 	if (rc == -EAGAIN)
 		return;
+	if (rc == 0 && s->protocol == TLS_BULK)
+		rc = -ENOPROTOOPT; /* this port does not hand links on */
 	if (rc == -ENOPROTOOPT)
 		refuse(s, ALERT_NO_PROTOCOL, "none of our protocols was asked for");
 	else if (rc < 0)

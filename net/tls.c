@@ -14,14 +14,17 @@
 #include <psa/crypto.h>
 #endif
 
-const char *const tls_alpn[TLS_PROTOCOLS] = {"kedge-peer/1", "kedge-ctl/1", "kedge-join/1"};
+const char *const tls_alpn[TLS_PROTOCOLS] = {"kedge-peer/1", "kedge-ctl/1", "kedge-join/1", "kedge-bulk/1"};
 
 static const char *alpn_lists[TLS_PROTOCOLS][2] = {
-	{"kedge-peer/1", NULL}, {"kedge-ctl/1", NULL}, {"kedge-join/1", NULL}};
+	{"kedge-peer/1", NULL}, {"kedge-ctl/1", NULL}, {"kedge-join/1", NULL}, {"kedge-bulk/1", NULL}};
 
 static const int suites_ecdsa[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
 				   MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 				   MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, 0};
+/* Those that volume/record.c knows; the cheaper one first. */
+static const int suites_bulk[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+				  MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, 0};
 static const int suites_psk[] = {MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256, 0};
 
 void tls_global_init(void)
@@ -139,6 +142,65 @@ static void only_tls12(mbedtls_ssl_config *conf)
 #endif
 }
 
+/* ---- secrets, for whoever does the records himself ---- */
+
+static void keep_secrets(struct tls *t, const unsigned char *master, const unsigned char *client_random,
+			 const unsigned char *server_random, mbedtls_tls_prf_types prf)
+{
+	memcpy(t->secrets.master, master, sizeof t->secrets.master);
+	memcpy(t->secrets.randoms, server_random, 32);
+	memcpy(t->secrets.randoms + 32, client_random, 32);
+	t->secrets.prf = prf;
+	t->secrets.known = true;
+}
+
+#if MBEDTLS_VERSION_MAJOR >= 3
+static void export_cb(void *ctx, mbedtls_ssl_key_export_type type, const unsigned char *secret, size_t n,
+		      const unsigned char client_random[32], const unsigned char server_random[32],
+		      mbedtls_tls_prf_types prf)
+{
+	struct tls *t = ctx;
+
+	if (type == MBEDTLS_SSL_KEY_EXPORT_TLS12_MASTER_SECRET && n == sizeof t->secrets.master)
+		keep_secrets(t, secret, client_random, server_random, prf);
+}
+#else
+static int export_cb(void *ctx, const unsigned char *master, const unsigned char *key_block, size_t mac_bytes,
+		     size_t key_bytes, size_t iv_bytes, const unsigned char client_random[32],
+		     const unsigned char server_random[32], mbedtls_tls_prf_types prf)
+{
+	(void)key_block;
+	(void)mac_bytes;
+	(void)key_bytes;
+	(void)iv_bytes;
+	keep_secrets(ctx, master, client_random, server_random, prf);
+	return 0;
+}
+#endif
+
+static void export_secrets(struct tls *t)
+{
+#if MBEDTLS_VERSION_MAJOR >= 3
+	mbedtls_ssl_set_export_keys_cb(&t->ssl, export_cb, t);
+#else
+	mbedtls_ssl_conf_export_keys_ext_cb(&t->conf, export_cb, t);
+#endif
+}
+
+int tls_key_block(const struct tls *t, uint8_t *ret, size_t n)
+{
+	const struct tls_secrets *s = &t->secrets;
+
+	if (!s->known)
+		return -EPROTO;
+	return mbedtls_ssl_tls_prf(s->prf, s->master, sizeof s->master, "key expansion", s->randoms, sizeof s->randoms,
+				   ret, n) == 0
+		       ? 0
+		       : -EPROTO;
+}
+
+/* ---- setting up ---- */
+
 static int configure_psk(struct tls *t, bool is_client)
 {
 	mbedtls_ssl_conf_ciphersuites(&t->conf, suites_psk);
@@ -152,7 +214,7 @@ static int configure_psk(struct tls *t, bool is_client)
 
 static int configure_certificates(struct tls *t, struct tls_identity *id)
 {
-	mbedtls_ssl_conf_ciphersuites(&t->conf, suites_ecdsa);
+	mbedtls_ssl_conf_ciphersuites(&t->conf, t->protocol == TLS_BULK ? suites_bulk : suites_ecdsa);
 	mbedtls_ssl_conf_authmode(&t->conf, MBEDTLS_SSL_VERIFY_REQUIRED);
 	mbedtls_ssl_conf_verify(&t->conf, verify_cb, NULL);
 	mbedtls_ssl_conf_ca_chain(&t->conf, &id->ca, NULL);
@@ -192,6 +254,8 @@ int tls_init(struct tls *t, enum tls_protocol protocol, bool is_client, struct t
 		tls_error(rc, text, sizeof text);
 		return err_set(e, -ENOMEM, "set up TLS: %s", text);
 	}
+	if (protocol == TLS_BULK)
+		export_secrets(t);
 	mbedtls_ssl_set_bio(&t->ssl, t, bio_send, bio_recv, NULL);
 	return 0;
 }
@@ -203,6 +267,7 @@ void tls_free(struct tls *t)
 	buf_free(&t->in);
 	buf_free(&t->out);
 	explicit_bzero(t->psk, sizeof t->psk);
+	explicit_bzero(&t->secrets, sizeof t->secrets);
 }
 
 /* The peer must have chosen the protocol that we offered. */
@@ -308,9 +373,8 @@ static bool parse_node(const char *text, node_id_t *ret)
 	return true;
 }
 
-int tls_peer_identity(const struct tls *t, struct net_identity *ret)
+static int identity_of(const mbedtls_x509_crt *cert, struct net_identity *ret)
 {
-	const mbedtls_x509_crt *cert = mbedtls_ssl_get_peer_cert(&t->ssl);
 	struct net_identity id = {0};
 	char cn[NAME_BYTES_MAX + 16];
 	const char *rest;
@@ -328,4 +392,14 @@ int tls_peer_identity(const struct tls *t, struct net_identity *ret)
 	memcpy(id.name, rest, strlen(rest) + 1);
 	*ret = id;
 	return 0;
+}
+
+int tls_peer_identity(const struct tls *t, struct net_identity *ret)
+{
+	return identity_of(mbedtls_ssl_get_peer_cert(&t->ssl), ret);
+}
+
+int tls_identity_self(const struct tls_identity *id, struct net_identity *ret)
+{
+	return identity_of(&id->cert, ret);
 }

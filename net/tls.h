@@ -11,7 +11,7 @@
 #include <mbedtls/x509_crt.h>
 
 /* What a session speaks; each has its own rule about who is let in. */
-enum tls_protocol { TLS_PEER, TLS_CTL, TLS_JOIN, TLS_PROTOCOLS };
+enum tls_protocol { TLS_PEER, TLS_CTL, TLS_JOIN, TLS_BULK, TLS_PROTOCOLS };
 
 extern const char *const tls_alpn[TLS_PROTOCOLS];
 
@@ -23,6 +23,14 @@ struct tls_identity {
 	mbedtls_pk_context key;
 };
 
+/* What the keys of a session are derived from, and how (RFC 5246, section 6.3). A secret. */
+struct tls_secrets {
+	bool known;
+	mbedtls_tls_prf_types prf;
+	uint8_t master[48];
+	uint8_t randoms[64]; /* the server's, the client's */
+};
+
 struct tls {
 	mbedtls_ssl_context ssl;
 	mbedtls_ssl_config conf;
@@ -31,7 +39,8 @@ struct tls {
 	struct buf out; /* for the wire */
 	char psk_id[40];
 	uint8_t psk[32];
-	bool psk_known; /* psk belongs to psk_id */
+	bool psk_known;             /* psk belongs to psk_id */
+	struct tls_secrets secrets; /* TLS_BULK only, from the handshake on */
 };
 
 /* [any] Call once per process before anything else here. */
@@ -44,6 +53,9 @@ int tls_random(void *ctx, unsigned char *p, size_t n);
 int tls_identity_load(struct tls_identity *id, const char *ca, const char *cert, const char *key,
 		      struct err *e) KEDGE_MUST_CHECK;
 void tls_identity_free(struct tls_identity *id);
+
+/* [any] Who this end is. -EACCES when its own certificate names no role. */
+int tls_identity_self(const struct tls_identity *id, struct net_identity *ret) KEDGE_MUST_CHECK;
 
 /* [any] One end of a session. @id is NULL for TLS_JOIN, whose client sets psk_id, psk and psk_known before; the server
  * sets them once it has seen the client's identity. @id must outlive @t. */
@@ -64,6 +76,9 @@ void tls_close_notify(struct tls *t);
 
 /* [any] Who is at the other end, after the handshake. -EACCES when its certificate names no role. */
 int tls_peer_identity(const struct tls *t, struct net_identity *ret) KEDGE_MUST_CHECK;
+
+/* [any] The first @n bytes of the key block of a TLS_BULK session, after the handshake. -EPROTO. */
+int tls_key_block(const struct tls *t, uint8_t *ret, size_t n) KEDGE_MUST_CHECK;
 
 /* [any] mbedTLS's words for @code. */
 void tls_error(int code, char *ret, size_t size);
