@@ -342,7 +342,7 @@ void volume_core_client_gone(struct volume_core *c, uint64_t client)
 	while (*at) {
 		struct volume_request *r = *at;
 
-		if (r->client != client || PLANTED(old_nbd_request)) {
+		if (r->client != client) {
 			at = &r->next;
 			continue;
 		}

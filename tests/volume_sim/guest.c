@@ -63,9 +63,16 @@ void guest_disconnected(struct sim *s, unsigned node)
 		s->guest.client = 0;
 }
 
+static void gone(struct sim *s, unsigned node, uint64_t client)
+{
+	s->guest.leaving = client;
+	volume_core_client_gone(s->nodes[node].core, client);
+	s->guest.leaving = 0;
+}
+
 static void gone_event(struct sim *s, struct event *e)
 {
-	volume_core_client_gone(s->nodes[e->node].core, e->a);
+	gone(s, e->node, e->a);
 }
 
 /* The connection breaks, and both sides notice; the engine at once, or only when the next one is there. */
@@ -78,9 +85,8 @@ void guest_reconnect(struct sim *s)
 		return;
 	sim_log(s, "the guest's connection breaks");
 	g->client = 0;
-	g->old_client = old;
 	if (sim_chance(s, 500))
-		volume_core_client_gone(s->nodes[g->node].core, old);
+		gone(s, g->node, old);
 	else
 		sim_after(s, sim_random(s, 100 * USEC_PER_MS), gone_event, g->node)->a = old;
 	connect(s);
@@ -294,10 +300,10 @@ static void ghost_event(struct sim *s, struct event *e)
 	volume_core_submit(s->nodes[e->node].core, &t->r);
 }
 
-static void goes_on(struct sim *s, const struct volume_request *r)
+static void goes_on(struct sim *s, unsigned node, const struct volume_request *r)
 {
 	struct ghost *ghost = xcalloc(1, sizeof *ghost);
-	struct event *e = sim_after(s, sim_random(s, USEC_PER_SEC), ghost_event, s->guest.node);
+	struct event *e = sim_after(s, sim_random(s, USEC_PER_SEC), ghost_event, node);
 
 	ghost->r = *r;
 	if (r->data)
@@ -305,12 +311,10 @@ static void goes_on(struct sim *s, const struct volume_request *r)
 	e->p = ghost;
 }
 
-void guest_dropped(struct sim *s, struct volume_request *r)
+void guest_dropped(struct sim *s, unsigned node, struct volume_request *r)
 {
-	struct guest *g = &s->guest;
-
-	if (PLANTED(old_nbd_request) && r->client == g->old_client && g->node && is_writing(r->kind))
-		goes_on(s, r);
+	if (PLANTED(old_nbd_request) && r->client == s->guest.leaving && is_writing(r->kind))
+		goes_on(s, node, r);
 	sim_free(r->data);
 	sim_free(CONTAINER_OF(r, struct ticket, r));
 }

@@ -244,8 +244,7 @@ static void fx_reply(void *ctx, struct volume_request *r, int rc)
 
 static void fx_drop(void *ctx, struct volume_request *r)
 {
-	(void)ctx;
-	guest_dropped(the_sim, r);
+	guest_dropped(the_sim, node_of(ctx)->id, r);
 }
 
 static void fx_drop_clients(void *ctx)

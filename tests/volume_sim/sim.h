@@ -104,11 +104,11 @@ struct ticket {
 struct guest {
 	unsigned node; /* 0: it is off */
 	uint32_t epoch;
-	uint64_t client;     /* 0: not connected */
-	uint64_t old_client; /* whose connection broke */
-	bool quiet;          /* asks for nothing by itself */
-	bool held;           /* does not connect */
-	unsigned pace;       /* permille */
+	uint64_t client;  /* 0: not connected */
+	uint64_t leaving; /* whose connection's end its node hears of right now */
+	bool quiet;       /* asks for nothing by itself */
+	bool held;        /* does not connect */
+	unsigned pace;    /* permille */
 	usec_t pace_until;
 	struct guest_op ops[GUEST_OPS];
 	uint64_t numbers[GUEST_OPS];
@@ -224,7 +224,7 @@ void guest_start(struct sim *s, unsigned node, uint32_t epoch);
 void guest_kill(struct sim *s);
 void guest_disconnected(struct sim *s, unsigned node);
 void guest_reply(struct sim *s, struct volume_request *r, int rc);
-void guest_dropped(struct sim *s, struct volume_request *r);
+void guest_dropped(struct sim *s, unsigned node, struct volume_request *r);
 bool guest_issue(struct sim *s, enum volume_request_kind kind, unsigned hot);
 void guest_event(struct sim *s, struct event *e);
 void guest_reconnect(struct sim *s);
