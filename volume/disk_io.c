@@ -2,9 +2,11 @@
  * io_uring on a libuv loop: what a turn of the loop begins is submitted together at its end, what is done at once is
  * told in the same turn, and an eventfd wakes the loop for the rest.
  *
- * Buffered writes take another way. io_uring hands one that would wait to a worker, which holds the file's lock, so
- * that those behind it go the same slow way. Here a write is tried at once; the first that would wait, and all behind
- * it, are done by one thread in their order, so that nobody contends for the lock. */
+ * Buffered writes take another way: where a file system cannot promise not to wait (ext4), io_uring hands each to a
+ * worker of the kernel. Nearly always the page cache takes a write in microseconds, so it is done at once. When one was
+ * slow, as when the kernel holds back who writes faster than the disk, a thread does them for a while, a turn's worth
+ * at a time: the loop has others to serve.
+ */
 #include "volume/disk_io.h"
 
 #include <errno.h>
@@ -20,7 +22,9 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define ENTRIES 512
+#define ENTRIES    512
+#define SLOW       USEC_PER_MS /* a write that took so long waited for something */
+#define SLOW_WHILE (USEC_PER_SEC)
 
 struct request {
 	struct request *next;
@@ -44,8 +48,9 @@ struct disk_io {
 	uv_prepare_t before; /* the loop sleeps */
 	uv_idle_t awake;     /* while it runs, the loop does not: somebody was told something just before */
 	struct request *waiting, **waiting_end; /* for a place in the ring */
-	struct request *done, **done_end;       /* at once, to be told */
-	struct request *turn, **turn_end;       /* to be written, of this turn */
+	struct request *done, **done_end;       /* written at once, to be told */
+	usec_t slow_until;
+	struct request *turn, **turn_end; /* for the thread, of this turn */
 	pthread_t writer;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t wake;
@@ -240,20 +245,43 @@ static void hand_over(struct disk_io *d)
 	d->turn_end = &d->turn;
 }
 
-/* Returns how many. */
-static unsigned tell_written(struct disk_io *d)
+static void write_buffered(struct request *r)
 {
-	struct request *next, *r;
+	struct disk_io *d = r->d;
+	usec_t began = clock_boottime(), now;
+
+	if (began < d->slow_until) {
+		push(r, &d->turn_end);
+		return;
+	}
+	r->rc = do_all(r);
+	push(r, &d->done_end);
+	now = clock_boottime();
+	if (now - began > SLOW)
+		d->slow_until = now + SLOW_WHILE;
+}
+
+/* Returns how many. */
+static unsigned tell(struct request *r)
+{
+	struct request *next;
 	unsigned n = 0;
 
-	CHECK(pthread_mutex_lock(&d->lock) == 0);
-	r = take(&d->written, &d->written_end);
-	CHECK(pthread_mutex_unlock(&d->lock) == 0);
 	for (; r; r = next, n++) {
 		next = r->next;
 		over(r, r->rc);
 	}
 	return n;
+}
+
+static unsigned tell_written(struct disk_io *d)
+{
+	struct request *r;
+
+	CHECK(pthread_mutex_lock(&d->lock) == 0);
+	r = take(&d->written, &d->written_end);
+	CHECK(pthread_mutex_unlock(&d->lock) == 0);
+	return tell(r) + tell(take(&d->done, &d->done_end));
 }
 
 /* ---- the ring ---- */
@@ -402,6 +430,7 @@ struct disk_io *disk_io_new(struct uv_loop_s *loop, enum disk_io_mode mode)
 	d->loop = loop;
 	d->mode = mode;
 	d->waiting_end = &d->waiting;
+	d->done_end = &d->done;
 	d->turn_end = &d->turn;
 	d->writes_end = &d->writes;
 	d->written_end = &d->written;
@@ -477,7 +506,7 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 	*r = (struct request){.d = d, .fd = fd, .io = io, .done = done, .ctx = ctx};
 	d->under_way++;
 	if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
-		push(r, &d->turn_end);
+		write_buffered(r);
 	else if (d->uring && io->kind != VOLUME_IO_HASH)
 		enqueue(d, r);
 	else

@@ -23,8 +23,8 @@ struct disk_io *disk_io_new(struct uv_loop_s *loop, enum disk_io_mode mode);
 /* Nothing may be under way. NULL is fine; @cb when its handles are closed and its memory is freed. */
 void disk_io_close(struct disk_io *d, void (*cb)(void *ctx), void *ctx);
 
-/* Do @io on @fd. WRITE and READ are whole or an error. @io and its data belong to it until done(ctx, io, rc), with 0 or a
- * negative errno. */
+/* Do @io on @fd. WRITE and READ are whole or an error. @io and its data belong to it until done(ctx, io, rc), with 0 or
+ * a negative errno. */
 void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done done, void *ctx);
 
 /* Is it io_uring? */

@@ -170,6 +170,8 @@ static void close_rest(struct engine *g)
 	g->parts++;
 	uv_close((uv_handle_t *)&g->timer, timer_closed);
 	g->parts++;
+	links_close(g->links, part_closed, g);
+	g->parts++;
 	disk_io_close(g->disk, part_closed, g);
 	part_closed(g); /* the one that held all open */
 }
@@ -265,6 +267,8 @@ int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struc
 	g->disk = disk_io_new(loop, config->threads  ? DISK_IO_THREADS
 				    : config->direct ? DISK_IO_DIRECT
 						     : DISK_IO_BUFFERED);
+	if (rc == 0)
+		rc = links_new(g, &g->links, e);
 	if (rc == 0)
 		rc = serve(g, e);
 	if (rc < 0) {

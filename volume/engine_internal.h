@@ -34,6 +34,8 @@ struct meta {
 	struct map_job *maps, **maps_end;
 };
 
+struct links;
+
 struct vol {
 	struct vol *next;
 	struct engine *g;
@@ -49,6 +51,7 @@ struct vol {
 	unsigned ios;
 	unsigned jobs;
 	unsigned buffers;
+	usec_t relink[NODES_MAX + 1]; /* when the core may greet this node again; 0: it knows of the link */
 	struct meta meta;
 };
 
@@ -61,6 +64,7 @@ struct engine {
 	int lock;
 	struct disk_io *disk;
 	struct nbd_server *nbd;
+	struct links *links;
 	uv_timer_t timer;
 	struct vol *vols;
 	bool reading; /* the static store */
@@ -95,6 +99,14 @@ void meta_free(struct vol *v);
 void meta_state(struct vol *v, const struct volume_state *state, uint64_t seq);
 void meta_intents(struct vol *v, const uint8_t *bits);
 void meta_map(struct vol *v, uint32_t extent, const struct volume_ballot *stamps);
+
+/* engine_links.c */
+int links_new(struct engine *g, struct links **ret, struct err *e);
+void links_close(struct links *s, void (*cb)(void *ctx), void *ctx);
+void links_send(struct links *s, struct vol *v, node_id_t node, const struct volume_frame *f);
+void links_relink(struct vol *v, node_id_t node);
+void links_tell(struct links *s, struct vol *v, usec_t now);
+void links_introduce(struct links *s, struct vol *v); /* a core that is new, to the links that are there */
 
 /* engine_guests.c */
 extern const struct nbd_callbacks engine_guest_callbacks; /* but for the context */

@@ -50,18 +50,16 @@ static void fx_io(void *ctx, struct volume_io *io)
 	disk_io_begin(v->g->disk, volume_replica_data(v->replica), io, io_done, v);
 }
 
-/* Static mode has no links yet: nobody hears it. */
 static void fx_send(void *ctx, node_id_t node, const struct volume_frame *f)
 {
-	(void)ctx;
-	(void)node;
-	(void)f;
+	struct vol *v = ctx;
+
+	links_send(v->g->links, v, node, f);
 }
 
 static void fx_unlink(void *ctx, node_id_t node)
 {
-	(void)ctx;
-	(void)node;
+	links_relink(ctx, node);
 }
 
 struct propose_job {
@@ -309,6 +307,7 @@ static void open_done(struct job *j)
 		v->step = VOL_OPEN;
 		if (v->row.version)
 			volume_core_row(v->core, &v->row);
+		links_introduce(v->g->links, v);
 		engine_look(v->g); /* our report is in the row */
 	}
 	free(o->stamps);
@@ -348,8 +347,10 @@ void vol_end(struct vol *v)
 
 void vol_step(struct vol *v, usec_t now)
 {
-	if (v->step == VOL_OPEN)
+	if (v->step == VOL_OPEN) {
+		links_tell(v->g->links, v, now);
 		volume_core_tick(v->core, now);
+	}
 	if (v->step == VOL_ENDING && v->ios == 0 && v->jobs == 0) {
 		v->core = volume_core_free(v->core);
 		v->replica = volume_replica_close(v->replica);

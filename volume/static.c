@@ -359,24 +359,41 @@ static int do_remove(const struct words *w, struct static_store *s, struct err *
 	return m ? remove_member(v, m, e) : -EINVAL;
 }
 
+static const char *why_not_add(const struct static_store *s, const struct static_volume *v,
+			       const struct volume_member *m, node_id_t node)
+{
+	if (m)
+		return "has a replica";
+	if (!has_node(s, node))
+		return "is not known";
+	return v->row.n_members == 3 ? "would be a fourth" : NULL;
+}
+
+static const char *why_not_drop(const struct volume_member *m)
+{
+	if (!m)
+		return "has no replica";
+	return m->in_sync ? "is in sync: remove it first" : NULL;
+}
+
 static int do_member(const struct words *w, struct static_store *s, struct err *e)
 {
 	struct static_volume *v = find(s, w->v[1], e);
+	bool adds = w->v[2][0] == '+';
 	struct volume_member *m;
 	node_id_t node = 0;
-	bool adds = w->v[2][0] == '+';
+	const char *why;
 
-	if (!v || (w->v[2][0] != '+' && w->v[2][0] != '-') || number(w->v[2] + 1, &node, e) < 0)
-		return v && !e->code ? err_set(e, -EINVAL, "'%.40s' must be +N or -N", w->v[2]) : -EINVAL;
+	if (!v)
+		return -ENOENT;
+	if (!adds && w->v[2][0] != '-')
+		return err_set(e, -EINVAL, "'%.40s' must be +N or -N", w->v[2]);
+	if (number(w->v[2] + 1, &node, e) < 0)
+		return -EINVAL;
 	m = member(v, node, NULL);
-	if (adds && (m || v->row.n_members == 3 || !has_node(s, node)))
-		return err_set(e, -EINVAL, "%s: node %u %s", v->name, node,
-			       m                   ? "has a replica"
-			       : has_node(s, node) ? "would be a fourth"
-						   : "is not known");
-	if (!adds && (!m || m->in_sync))
-		return err_set(e, -EINVAL, "%s: node %u %s", v->name, node,
-			       m ? "is in sync: remove it first" : "has no replica");
+	why = adds ? why_not_add(s, v, m, node) : why_not_drop(m);
+	if (why)
+		return err_set(e, -EINVAL, "%s: node %u %s", v->name, node, why);
 	if (adds)
 		v->row.members[v->row.n_members++] = (struct volume_member){.node = node};
 	else

@@ -8,7 +8,6 @@
             c.write(0, b"x" * 4096)
 
 What is left behind by an interrupted run is found by its folder, as that of the clusters (tests/cluster/harness.py)."""
-import atexit
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster"))
+import harness  # noqa: E402
 import processes  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -27,7 +27,6 @@ BUILD = os.environ.get("KEDGE_BUILD", os.path.join(ROOT, "build", "dev"))
 RUN = os.environ.get("KEDGE_TEST_RUN", str(os.getpid()))
 LOGS = os.path.join(ROOT, "build", "test-logs")
 POLL_S = 0.02
-live = []
 
 
 def wait_for(condition, seconds, what):
@@ -131,18 +130,24 @@ class Client:
 
 
 class Engines:
-    def __init__(self, n, name="volume", options=()):
+    def __init__(self, n, name="volume", options=(), linked=False):
         self.root = "/tmp/kt-%s-%s-%d" % (RUN, name, time.monotonic_ns() % 10 ** 6)
         self.n = n
         self.options = list(options)
         self.procs = {}
         self.failed = False
         os.makedirs(self.root)
-        live.append(self)
+        harness.live_clusters.append(self)
         self.file = self.root + "/store"
+        self.helpers = {}
+        self.linked = linked
+        self.port = 10000 + time.monotonic_ns() % 10000  # below those that the kernel gives to others
         for i in range(1, n + 1):
             os.makedirs(self.dir(i))
-            self.propose("node", str(i), self.dir(i))
+            self.propose("node", str(i), self.dir(i), self.address(i))
+        if linked:
+            self.run(BUILD + "/kedge-bulk-helper", "--make-pki", self.root + "/pki", "--nodes",
+                     ",".join(str(i) for i in range(1, n + 1)))
 
     def __enter__(self):
         return self
@@ -153,6 +158,34 @@ class Engines:
 
     def dir(self, i):
         return "%s/n%d" % (self.root, i)
+
+    def address(self, i):
+        return "127.0.0.%d:%d" % (i, self.port)
+
+    def start_helper(self, i):
+        """What makes the links: it has the node's key, as kedged will."""
+        argv = [BUILD + "/kedge-bulk-helper", "--node", str(i), "--listen", self.address(i),
+                "--ca", self.root + "/pki/ca.crt", "--cert", "%s/pki/n%d.crt" % (self.root, i),
+                "--key", "%s/pki/n%d.key" % (self.root, i), "--engine", self.dir(i) + "/run/vol.sock"]
+        for other in range(1, self.n + 1):
+            if other != i:
+                argv += ["--peer", "%d=%s" % (other, self.address(other))]
+        with open("%s/h%d.log" % (self.root, i), "ab") as log:
+            self.helpers[i] = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+
+    def start_all(self):
+        for i in range(1, self.n + 1):
+            self.start(i)
+
+    def in_sync(self, name):
+        """The nodes of the in-sync set, as the store has it."""
+        with open(self.file, encoding="utf-8") as f:
+            lines = [line.split() for line in f if line.startswith("member %s " % name)]
+        return sorted(int(w[3]) for w in lines if w[7] == "1")
+
+    def wait_in_sync(self, name, nodes, seconds=30):
+        wait_for(lambda: self.in_sync(name) == sorted(nodes), seconds,
+                 "%s in sync on %s, not only %s" % (name, nodes, self.in_sync(name)))
 
     def sock(self, i):
         return self.dir(i) + "/run/nbd.sock"
@@ -195,6 +228,8 @@ class Engines:
         log.close()
         if wait:
             wait_for(lambda: os.path.exists(self.sock(i)) and self.can_connect(i), 10, "engine %d listens" % i)
+        if self.linked and i not in self.helpers:
+            self.start_helper(i)
 
     def can_connect(self, i):
         try:
@@ -234,10 +269,10 @@ class Engines:
         return self.replica(i, name) + "/data"
 
     def close(self):
-        for p in self.procs.values():
+        for p in [*self.procs.values(), *self.helpers.values()]:
             p.kill()
             p.wait()
-        self.procs = {}
+        self.procs, self.helpers = {}, {}
         processes.kill_below(self.root)
         if self.failed:
             kept = os.path.join(LOGS, os.path.basename(self.root))
@@ -247,11 +282,5 @@ class Engines:
                     shutil.copy(os.path.join(self.root, name), kept)
             print("    logs are kept in %s" % os.path.relpath(kept, ROOT), flush=True)
         shutil.rmtree(self.root, ignore_errors=True)
-        if self in live:
-            live.remove(self)
-
-
-@atexit.register
-def close_all():
-    for e in list(live):
-        e.close()
+        if self in harness.live_clusters:
+            harness.live_clusters.remove(self)

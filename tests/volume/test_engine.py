@@ -23,12 +23,7 @@ class Case(unittest.TestCase):
 
     def setUp(self):
         self.e = Engines(1, options=self.options)
-        self.addCleanup(self.close)
-
-    def close(self):
-        outcome = getattr(self, "_outcome", None)
-        self.e.failed = bool(outcome and getattr(outcome, "success", True) is False)
-        self.e.close()
+        self.addCleanup(self.e.close)
 
     def served(self, size="64MiB"):
         self.e.create("disk", size, 1)

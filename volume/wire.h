@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Frames of the replication protocol as bytes of a bulk link (docs/WIRE.md): two lengths, a msgpack header, raw data.
+ * [any] */
+#ifndef KEDGE_VOLUME_WIRE_H
+#define KEDGE_VOLUME_WIRE_H
+
+#include "volume/core.h"
+
+#define WIRE_DATA_MAX (32u << 20) /* bytes of data in a frame */
+
+/* A frame and what its pointers are good for. */
+struct wire_frame {
+	uint8_t volume[VOLUME_ID_BYTES];
+	struct volume_frame f; /* data and intents point into the bytes that were decoded */
+	size_t n_intents;      /* bytes */
+};
+
+/* Append all but the data of @f to @ret; f.length bytes of data follow on the link where wire_has_data() says so. */
+void wire_encode(const struct wire_frame *f, struct buf *ret);
+
+bool wire_has_data(const struct volume_frame *f);
+
+/* Read the frame that @p starts with. Returns the bytes it has, its data included; -EAGAIN: it is not whole yet,
+ * @ret_need says how many bytes are needed at least; -EBADMSG: no such frame, the link must be closed. */
+long wire_decode(const uint8_t *p, size_t n, struct wire_frame *ret, size_t *ret_need) KEDGE_MUST_CHECK;
+
+#endif
