@@ -288,7 +288,8 @@ static void test_a_peer_that_is_none(void **state)
 /* Somebody between the ends who holds back what the server says at the handshake's end. */
 struct relay {
 	int to_client, to_server;
-	struct buf held;
+	struct buf held; /* the thread's until it has ended */
+	atomic_size_t n_held;
 	pthread_t thread;
 	atomic_bool stop;
 };
@@ -329,6 +330,7 @@ static void pass_or_hold(struct relay *r)
 		buf_append(&r->held, bytes, (size_t)n);
 	else
 		assert_int_equal(send(r->to_client, bytes, (size_t)n, MSG_NOSIGNAL), n);
+	atomic_store(&r->n_held, r->held.len);
 }
 
 static void *relay_run(void *ctx)
@@ -373,7 +375,7 @@ static void early_bytes(size_t n)
 	finish(&server);
 	assert_int_equal(server.rc, 0);
 	rs = session(&server.got);
-	while (r.held.len < 51) /* 6 and 45 bytes; nobody else touches it now but the relay */
+	while (atomic_load(&r.n_held) < 51) /* 6 and 45 bytes */
 		(void)poll(NULL, 0, 1);
 	atomic_store(&r.stop, true);
 	assert_int_equal(pthread_join(r.thread, NULL), 0);
