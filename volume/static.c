@@ -81,6 +81,8 @@ static int change(void *ctx, struct static_store *s, struct err *e)
 		return remove_member(v, m, e);
 	if (m->in_sync)
 		return err_set(e, -EINVAL, "%s: node %u is in sync already", a->volume, m->node);
+	if (m->reported != a->c->incarnation) /* that replica was exchanged, or lost power, meanwhile */
+		return err_set(e, -EINVAL, "%s: node %u reported another incarnation", a->volume, m->node);
 	m->in_sync = true;
 	m->incarnation = a->c->incarnation;
 	next_epoch(&v->row);
