@@ -294,16 +294,27 @@ static void tell_stopped(struct node *n, struct instance *i, const struct judged
 	node_send(n, j->raft->leader, &peer_stopped_type, &m);
 }
 
+/* L13, but for the owner: lease valid, and L6. */
+static bool may_start(const struct node *n, const struct judged *j)
+{
+	bool knows = j->knows || PLANTED(startlocal), lease = j->lease || PLANTED(startnolease);
+
+	return lease && knows && n->raise_to == 0;
+}
+
+/* The save may have taken long, or the agent stood still: all is judged anew before the start. */
 static void saving_step(struct node *n, struct instance *i, const struct judged *j)
 {
 	if (n->saved_seq < i->save_seq)
 		return;
-	if (i->no_start || !j->mine) {
+	if (i->no_start || !j->mine || !j->row->spec.run) {
 		(void)snprintf(i->reason, sizeof i->reason, "not started");
 		i->asked_to_end = true;
 		move(n, i, INSTANCE_ENDED);
 		return;
 	}
+	if (!may_start(n, j))
+		return;
 	move(n, i, INSTANCE_STARTING);
 	n->env.vm_start(n->env.ctx, j->row);
 }
@@ -348,10 +359,9 @@ static bool instance_tick(struct node *n, struct instance *i, const struct conse
 static void begin(struct node *n, const struct store_vm *row, const struct consensus_view *raft)
 {
 	struct judged j = judge(n, raft, row->spec.name, row->gen);
-	bool knows = j.knows || PLANTED(startlocal), lease = j.lease || PLANTED(startnolease);
 	struct instance *i;
 
-	if (!lease || !knows || n->raise_to) /* L13, and L16's second half needs L6 too */
+	if (!may_start(n, &j)) /* L16's second half needs L6 too */
 		return;
 	if (started_gen(n, row->spec.name) >= row->gen) { /* L16: it was begun here, and there is no process */
 		i = add(n, row->spec.name, row->gen, INSTANCE_ENDED);
