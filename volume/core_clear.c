@@ -15,7 +15,7 @@ static bool is_quiet(const struct volume_core *c, uint32_t extent)
 	if (c->config.size - offset < length)
 		length = c->config.size - offset;
 	for (unsigned i = 0; i < PEERS_MAX; i++)
-		if ((in_sync >> i & 1) && peer_needs(c, &c->peers[i], offset, length))
+		if ((in_sync >> i & 1) && peer_needs(&c->peers[i], offset, length))
 			return false;
 	return true;
 }

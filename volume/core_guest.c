@@ -40,7 +40,7 @@ static bool needed(const struct volume_core *c, uint64_t offset, uint64_t length
 	uint8_t in_sync = core_in_sync(c);
 
 	for (unsigned i = 0; i < PEERS_MAX; i++)
-		if ((in_sync >> i & 1) && peer_needs(c, &c->peers[i], offset, length))
+		if ((in_sync >> i & 1) && peer_needs(&c->peers[i], offset, length))
 			return true;
 	return false;
 }
@@ -157,7 +157,7 @@ static uint8_t recipients(const struct volume_core *c, const struct op *op)
 
 		if (!(mask >> i & 1) || !peer_connected(p))
 			continue;
-		if (!PLANTED(write_marks_copied) && peer_needs(c, p, op->offset, op->length))
+		if (!PLANTED(write_marks_copied) && peer_needs(p, op->offset, op->length))
 			continue;
 		to |= (uint8_t)(1u << i);
 	}

@@ -70,7 +70,6 @@ struct peer {
 	uint64_t cursor; /* where the search for the next copy goes on */
 	bool lost_power; /* it told another incarnation than the store's: to be removed (V26) */
 	bool active_sent;
-	bool told_flush;
 	usec_t heard_at, away_since, pinged_at;
 };
 
@@ -240,7 +239,7 @@ void peer_frame(struct volume_core *c, unsigned slot, const struct volume_frame 
 void peer_lost(struct volume_core *c, unsigned slot);
 void peer_need(struct volume_core *c, struct peer *p, uint64_t block);
 void peer_got(struct volume_core *c, struct peer *p, uint64_t block);
-bool peer_needs(const struct volume_core *c, const struct peer *p, uint64_t offset, uint64_t length);
+bool peer_needs(const struct peer *p, uint64_t offset, uint64_t length);
 void peer_send(struct volume_core *c, unsigned slot, struct volume_frame *f);
 void join_abandon(struct volume_core *c);
 
@@ -261,6 +260,5 @@ void replica_end_sessions(struct volume_core *c);
 bool replica_is_drained(const struct volume_core *c);
 void replica_free(struct volume_core *c);
 void replica_link_down(struct volume_core *c, node_id_t node);
-bool replica_touches(const struct volume_core *c, uint32_t extent);
 
 #endif

@@ -44,9 +44,8 @@ void peer_got(struct volume_core *c, struct peer *p, uint64_t block)
 	p->n_need--;
 }
 
-bool peer_needs(const struct volume_core *c, const struct peer *p, uint64_t offset, uint64_t length)
+bool peer_needs(const struct peer *p, uint64_t offset, uint64_t length)
 {
-	(void)c;
 	if (p->n_need == 0)
 		return false;
 	for (uint64_t b = offset / VOLUME_BLOCK_BYTES; b <= (offset + length - 1) / VOLUME_BLOCK_BYTES; b++)

@@ -136,7 +136,7 @@ static bool changes_data(const struct volume_frame *f)
 	       f->kind == VOLUME_F_COPY;
 }
 
-bool replica_touches(const struct volume_core *c, uint32_t extent)
+static bool touches(const struct volume_core *c, uint32_t extent)
 {
 	struct volume_frame range = {.offset = (uint64_t)extent * VOLUME_EXTENT_BYTES, .length = VOLUME_EXTENT_BYTES};
 
@@ -200,7 +200,7 @@ static bool take(struct volume_core *c, node_id_t from, const struct volume_fram
 	}
 	switch (f->kind) {
 	case VOLUME_F_CLEAR: /* V15, V16; the primary has nothing on its way there */
-		if (!replica_touches(c, (uint32_t)f->offset))
+		if (!touches(c, (uint32_t)f->offset))
 			disk_clear(c, (uint32_t)f->offset);
 		return false;
 	case VOLUME_F_ACTIVE: /* V21 */

@@ -512,8 +512,3 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 	else
 		by_thread(r);
 }
-
-bool disk_io_is_uring(const struct disk_io *d)
-{
-	return d->uring;
-}

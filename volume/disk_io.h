@@ -27,7 +27,4 @@ void disk_io_close(struct disk_io *d, void (*cb)(void *ctx), void *ctx);
  * a negative errno. */
 void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done done, void *ctx);
 
-/* Is it io_uring? */
-bool disk_io_is_uring(const struct disk_io *d);
-
 #endif

@@ -264,25 +264,38 @@ static void lead(struct volume_row *r, node_id_t node)
 	r->primary_since = r->vm_epoch = r->epoch;
 }
 
-static int do_takeover(const struct words *w, struct static_store *s, struct err *e)
+/* "NAME N": a volume, and its member on a node. */
+static int member_named(const struct words *w, struct static_store *s, struct static_volume **ret_v,
+			struct volume_member **ret_m, struct err *e)
 {
 	struct static_volume *v = find(s, w->v[1], e);
-	struct volume_member *m, *old;
 	node_id_t node = 0;
 
-	if (!v || number(w->v[2], &node, e) < 0)
+	if (!v)
+		return -ENOENT;
+	if (number(w->v[2], &node, e) < 0)
 		return -EINVAL;
-	m = member(v, node, e);
-	if (!m)
-		return -EINVAL;
+	*ret_v = v;
+	*ret_m = member(v, node, e);
+	return *ret_m ? 0 : -EINVAL;
+}
+
+static int do_takeover(const struct words *w, struct static_store *s, struct err *e)
+{
+	struct static_volume *v;
+	struct volume_member *m, *old;
+	int rc = member_named(w, s, &v, &m, e);
+
+	if (rc < 0)
+		return rc;
 	if (!m->in_sync)
-		return err_set(e, -EINVAL, "%s: node %u is not in sync (force would lose data)", v->name, node);
+		return err_set(e, -EINVAL, "%s: node %u is not in sync (force would lose data)", v->name, m->node);
 	if (w->n > 3 && strcmp(w->v[3], "confirmed") != 0)
 		return err_set(e, -EINVAL, "'%.40s': only 'confirmed' may stand here", w->v[3]);
 	old = member(v, v->row.primary, NULL);
 	if (old && old != m && w->n == 3)
 		old->in_sync = false;
-	lead(&v->row, node);
+	lead(&v->row, m->node);
 	return 0;
 }
 
@@ -328,37 +341,31 @@ static int do_cold(const struct words *w, struct static_store *s, struct err *e)
 
 static int do_force(const struct words *w, struct static_store *s, struct err *e)
 {
-	struct static_volume *v = find(s, w->v[1], e);
+	struct static_volume *v;
 	struct volume_member *m;
-	node_id_t node = 0;
+	int rc = member_named(w, s, &v, &m, e);
 
-	if (!v || number(w->v[2], &node, e) < 0)
-		return -EINVAL;
-	m = member(v, node, e);
-	if (!m)
-		return -EINVAL;
+	if (rc < 0)
+		return rc;
 	if (m->in_sync) /* V31 */
-		return err_set(e, -EINVAL, "%s: node %u is in sync: takeover loses nothing", v->name, node);
+		return err_set(e, -EINVAL, "%s: node %u is in sync: takeover loses nothing", v->name, m->node);
 	if (m->reported == 0)
-		return err_set(e, -EINVAL, "%s: node %u never opened its replica", v->name, node);
+		return err_set(e, -EINVAL, "%s: node %u never opened its replica", v->name, m->node);
 	for (size_t i = 0; i < v->row.n_members; i++)
 		v->row.members[i].in_sync = &v->row.members[i] == m;
 	m->incarnation = m->reported;
-	lead(&v->row, node);
+	lead(&v->row, m->node);
 	v->row.fork = v->row.epoch;
 	return 0;
 }
 
 static int do_remove(const struct words *w, struct static_store *s, struct err *e)
 {
-	struct static_volume *v = find(s, w->v[1], e);
+	struct static_volume *v;
 	struct volume_member *m;
-	node_id_t node = 0;
+	int rc = member_named(w, s, &v, &m, e);
 
-	if (!v || number(w->v[2], &node, e) < 0)
-		return -EINVAL;
-	m = member(v, node, e);
-	return m ? remove_member(v, m, e) : -EINVAL;
+	return rc < 0 ? rc : remove_member(v, m, e);
 }
 
 static const char *why_not_add(const struct static_store *s, const struct static_volume *v,

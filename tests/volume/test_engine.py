@@ -32,6 +32,18 @@ class Case(unittest.TestCase):
 
 
 class OthersClients(Case):
+    way = (True, False)  # io_uring, O_DIRECT
+
+    def test_way_of_io(self):
+        """It does its I/O as it was told to, as the kernel says."""
+        self.served().close()
+        base = "/proc/%d/" % self.e.procs[1].pid
+        links = {fd: os.readlink(base + "fd/" + fd) for fd in os.listdir(base + "fd")}
+        data = next(fd for fd, path in links.items() if path == self.e.data(1, "disk"))
+        with open(base + "fdinfo/" + data, encoding="utf-8") as f:
+            flags = next(int(line.split()[1], 8) for line in f if line.startswith("flags:"))
+        self.assertEqual(("anon_inode:[io_uring]" in links.values(), bool(flags & os.O_DIRECT)), self.way)
+
     def test_nbdinfo(self):
         with self.served() as c:
             c.write(8 * MIB, os.urandom(MIB))
@@ -111,12 +123,14 @@ class Threads(OthersClients):
     """The same without io_uring."""
 
     options = ("--threads",)
+    way = (False, False)
 
 
 class Direct(OthersClients):
     """The same around the page cache."""
 
     options = ("--direct",)
+    way = (True, True)
 
 
 class FailingDisks(Case):

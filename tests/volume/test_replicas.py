@@ -177,6 +177,22 @@ class Replicas(unittest.TestCase):
         self.assert_there(1, w)
         self.assert_equal()
 
+    def test_all_engines_are_killed_at_once(self):
+        """What was acknowledged is in somebody's kernel: nobody lost power."""
+        writers = []
+        for turn in range(3):
+            w = self.writer(1, turn + 1)
+            writers.append(w)
+            for i in self.all:
+                self.e.procs[i].kill()
+            for i in self.all:
+                self.e.kill(i)
+            w.kill()
+            self.e.start_all()
+            self.e.wait_in_sync("disk", self.all, 60)
+            self.assert_there(1, *writers)
+        self.assert_equal()
+
     def test_hung_primary_is_fenced(self):
         """It stands still for longer than the takeover takes. Its late writes are refused: it may still answer those that
         all had before, and no other."""
