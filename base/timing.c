@@ -14,6 +14,7 @@ const struct timing timing_lan = {
 	.freeze_max = LAN_FREEZE_MAX_MS * USEC_PER_MS,
 	.takeover = LAN_TAKEOVER_MS * USEC_PER_MS,
 	.hear = LAN_HEAR_MS * USEC_PER_MS,
+	.hear_outage = LAN_HEAR_OUT_MS * USEC_PER_MS,
 	.drift_ppm = DRIFT_PPM,
 };
 

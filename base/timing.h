@@ -6,7 +6,8 @@
  *
  *      0  owner dies; its last grant may have been made up to INFLIGHT later than the instant we count from
  *    640  a voter is leader (ELECT 560 + POLL 50 + margin), 790 barrier and ages known: hidden behind TAKEOVER
- *   2140  HEAR 1500 after that: a node that lives has asked the new leader; hidden too
+ *   2140  HEAR 1500 after that: a node that lives has asked the new leader; hidden too (after an outage longer than
+ *         TAKEOVER, when every guest stands still anyway, it is 5000: nodes and switches do not come back at once)
  *   2430  INFLIGHT 20 + TAKEOVER 2410 are over: no guest of the owner executes any more (P2)
  *   2480  decided (DECIDE 50)
  *   2580  MOVE committed (COMMIT 100)
@@ -36,6 +37,7 @@
 #define LAN_FREEZE_MAX_MS 300
 #define LAN_ELECT_MS      1660 /* ROOM: the longest election that freezes nobody */
 #define LAN_HEAR_MS       1500 /* about the longest until a link is dialled again */
+#define LAN_HEAR_OUT_MS   5000 /* the same when every lease was over: nodes come back one after the other */
 #define LAN_LEADER_MS     640  /* from the old leader's death, in the median */
 
 /* Smallest whole number of ms with TAKEOVER >= (LEASE + FREEZE_MAX) * (1 + d) / (1 - d) + 1, up to the next 10. */
@@ -60,13 +62,14 @@ struct timing {
 	const char *profile;
 	unsigned election_ms;
 	unsigned heartbeat_ms;
-	usec_t poll;       /* how often a change of raft's state is looked for */
-	usec_t renew;      /* a node asks for its lease this often */
-	usec_t lease;      /* counted from the sending of the request (L1) */
-	usec_t freeze_max; /* the guard freezes within this after the deadline */
-	usec_t takeover;   /* the leader waits this long after the last grant (L8) */
-	usec_t hear; /* a new leader takes nothing from a node that had no time yet to ask it: not for safety, but a
-		      * switch that reboots shall cost a pause and no restart */
+	usec_t poll;        /* how often a change of raft's state is looked for */
+	usec_t renew;       /* a node asks for its lease this often */
+	usec_t lease;       /* counted from the sending of the request (L1) */
+	usec_t freeze_max;  /* the guard freezes within this after the deadline */
+	usec_t takeover;    /* the leader waits this long after the last grant (L8) */
+	usec_t hear;        /* a new leader takes nothing from a node that had no time yet to ask it: not for safety */
+	usec_t hear_outage; /* the same after so long without a majority that all nodes froze: a switch that reboots
+			     * shall cost a pause and no restart */
 	unsigned drift_ppm;
 };
 

@@ -33,6 +33,7 @@ bool lease_voter_ages(const struct lease_voter *v, const struct consensus_view *
 struct lease_holder {
 	usec_t wait_from; /* public: the takeover wait counts from here */
 	bool granted;     /* public: a grant was made in this term */
+	bool heard;       /* the same, and the majority was not lost since */
 	bool waiting;     /* a request waits for a round */
 	uint64_t session; /* of the last request */
 	uint64_t num;
@@ -45,6 +46,8 @@ struct lease_leader {
 	uint64_t term;     /* public */
 	bool barrier_done; /* public: an own entry is applied (L5); before it nothing is granted or decided */
 	usec_t since;      /* public: when it saw itself leader */
+	usec_t touched;    /* a round begun then was answered by a majority; at first, the election */
+	usec_t hear_until; /* nothing is taken from a node not heard yet */
 	bool ages_known;
 	uint64_t round;
 	usec_t round_at;

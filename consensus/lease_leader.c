@@ -77,6 +77,8 @@ enum lease_change lease_leader_poll(struct lease_leader *l, const struct consens
 	l->leading = true;
 	l->term = raft->term;
 	l->since = now;
+	l->touched = now;
+	l->hear_until = now + l->timing->hear;
 	l->aged[me] = true;
 	l->confirmed[me] = self->confirmed_at;
 	for (size_t n = 0; n <= NODES_MAX; n++) /* L9: a new leader waits too */
@@ -121,6 +123,15 @@ static bool has_aged(const void *ctx, node_id_t node)
 	return l->aged[node];
 }
 
+/* Until @at there was no majority for so long that every node has frozen, and all their links may be down yet. Whoever
+ * is heard of only now has not died: a switch that reboots, or a leader that stood still, costs a pause, no restart. */
+static void was_out(struct lease_leader *l, usec_t at)
+{
+	for (size_t n = 0; n <= NODES_MAX; n++)
+		l->holders[n].heard = false;
+	l->hear_until = at + l->timing->hear_outage;
+}
+
 /* L9: with the ages of a majority the wait counts from the youngest confirmation: one of them confirmed each earlier
  * grant. */
 static void take_ages(struct lease_leader *l, const struct consensus_view *raft)
@@ -136,6 +147,8 @@ static void take_ages(struct lease_leader *l, const struct consensus_view *raft)
 	for (size_t n = 0; n <= NODES_MAX; n++)
 		if (!l->holders[n].granted && youngest < l->holders[n].wait_from)
 			l->holders[n].wait_from = youngest;
+	if (l->since - youngest >= l->timing->takeover)
+		was_out(l, l->since);
 }
 
 void lease_leader_age(struct lease_leader *l, const struct consensus_view *raft, node_id_t from,
@@ -170,6 +183,14 @@ static bool majority_reached(const struct lease_leader *l, const struct consensu
 	return lease_majority(raft, has_reached, &r);
 }
 
+/* A majority answered what was sent at the round's beginning, and may since have gone. */
+static void touch(struct lease_leader *l, usec_t at)
+{
+	if (at - l->touched >= l->timing->takeover)
+		was_out(l, at);
+	l->touched = at;
+}
+
 bool lease_leader_round(struct lease_leader *l, const struct consensus_view *raft, node_id_t me, usec_t now,
 			struct peer_lease_round *ret)
 {
@@ -177,7 +198,9 @@ bool lease_leader_round(struct lease_leader *l, const struct consensus_view *raf
 
 	if (!still_leads(l, raft))
 		return false;
-	wanted = l->read_round > l->round;
+	if (l->round_at > l->touched && majority_reached(l, raft, me, l->round))
+		touch(l, l->round_at);
+	wanted = l->read_round > l->round || now - l->round_at >= 2 * l->timing->renew;
 	for (size_t n = 1; n <= NODES_MAX; n++)
 		wanted |= l->holders[n].waiting && (l->holders[n].round > l->round || now - l->round_at >= ROUND_EVERY);
 	if (!wanted || (now - l->round_at < ROUND_EVERY && l->round && !majority_reached(l, raft, me, l->round)))
@@ -226,6 +249,7 @@ void lease_leader_granted(struct lease_leader *l, node_id_t to, struct lease_vot
 	struct lease_holder *h = &l->holders[to];
 
 	h->granted = true;
+	h->heard = true;
 	h->wait_from = fresh_now; /* L7: stamped late */
 	if (!PLANTED(pongnoself))
 		self->confirmed_at = fresh_now;
@@ -250,7 +274,9 @@ bool lease_leader_may_take(const struct lease_leader *l, const struct consensus_
 	CHECK(owner >= 1 && owner <= NODES_MAX);
 	if (!still_leads(l, raft) || !l->barrier_done)
 		return false;
-	if (!h->granted && now < l->since + l->timing->hear) /* its link may not be dialled again yet */
+	if (now - l->touched >= l->timing->takeover) /* cut off, or it stood still: it cannot know who lives */
+		return false;
+	if (!h->heard && now < l->hear_until) /* its link may not be dialled again yet */
 		return false;
 	return now >= h->wait_from && now - h->wait_from >= l->timing->takeover; /* L8 */
 }

@@ -25,7 +25,8 @@ static void set_timing(struct world *w)
 	*t = timing_lan;
 	t->drift_ppm = w->faults.stories ? 100000 : 20000;
 	t->takeover = TIMING_TAKEOVER_MS(LAN_LEASE_MS, LAN_FREEZE_MAX_MS, t->drift_ppm) * USEC_PER_MS;
-	t->hear = 0; /* no promise rests on it */
+	t->hear = 0; /* no promise rests on these */
+	t->hear_outage = 0;
 	CHECK(timing_is_safe(t));
 	if (PLANTED(WAIT1))
 		t->takeover = t->lease;

@@ -37,6 +37,25 @@ static void lead(usec_t now)
 	lease_leader_barrier(&leader, &raft, 5);
 }
 
+/* A round that begins at @at is answered by a majority. */
+static void touch(usec_t at)
+{
+	struct peer_lease_round round;
+
+	if (lease_leader_round(&leader, &raft, 1, at, &round))
+		lease_leader_pong(&leader, &raft, 3, &round);
+	(void)lease_leader_round(&leader, &raft, 1, at, &round);
+}
+
+/* The majority stays until @at. */
+static bool may_take(node_id_t owner, usec_t at)
+{
+	for (usec_t t = leader.touched + timing_lan.renew; t < at; t += timing_lan.renew)
+		touch(t);
+	touch(at);
+	return lease_leader_may_take(&leader, &raft, owner, at);
+}
+
 static bool grant(struct peer_lease_grant *ret)
 {
 	node_id_t to = 0;
@@ -113,11 +132,11 @@ static void l5_nothing_before_the_barrier(void **state KEDGE_UNUSED)
 	if (lease_leader_round(&leader, &raft, 1, T0, &round))
 		lease_leader_pong(&leader, &raft, 3, &round);
 	assert_false(grant(&g));
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + 100 * USEC_PER_SEC));
+	assert_false(may_take(2, T0 + 100 * USEC_PER_SEC));
 	lease_leader_barrier(&leader, &raft, 4); /* of an earlier term */
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + 100 * USEC_PER_SEC));
+	assert_false(may_take(2, T0 + 100 * USEC_PER_SEC));
 	lease_leader_barrier(&leader, &raft, 5);
-	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + 100 * USEC_PER_SEC));
+	assert_true(may_take(2, T0 + 100 * USEC_PER_SEC));
 }
 
 static void l6_needs_a_grant_of_this_session_and_its_index(void **state KEDGE_UNUSED)
@@ -140,10 +159,10 @@ static void l6_needs_a_grant_of_this_session_and_its_index(void **state KEDGE_UN
 static void l8_l9_a_new_leader_waits(void **state KEDGE_UNUSED)
 {
 	lead(T0);
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover - 1));
-	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover));
+	assert_false(may_take(2, T0 + timing_lan.takeover - 1));
+	assert_true(may_take(2, T0 + timing_lan.takeover));
 	raft.term = 6; /* leadership lost, and not seen yet */
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover));
+	assert_false(may_take(2, T0 + timing_lan.takeover));
 }
 
 static void l9_ages_of_a_majority_shorten_the_wait(void **state KEDGE_UNUSED)
@@ -152,8 +171,8 @@ static void l9_ages_of_a_majority_shorten_the_wait(void **state KEDGE_UNUSED)
 
 	lead(T0);
 	lease_leader_age(&leader, &raft, 3, &age, 1, T0);
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover - age.age - USEC_PER_MS));
-	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.takeover - age.age + USEC_PER_MS));
+	assert_false(may_take(2, T0 + timing_lan.takeover - age.age - USEC_PER_MS));
+	assert_true(may_take(2, T0 + timing_lan.takeover - age.age + USEC_PER_MS));
 }
 
 /* All links were down for long: every lease is over, but the nodes live, and theirs may be the link that comes last. */
@@ -164,8 +183,46 @@ static void a_new_leader_hears_first(void **state KEDGE_UNUSED)
 	self.confirmed_at = T0 - 60 * USEC_PER_SEC;
 	lead(T0);
 	lease_leader_age(&leader, &raft, 3, &age, 1, T0);
-	assert_false(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.hear - 1));
-	assert_true(lease_leader_may_take(&leader, &raft, 2, T0 + timing_lan.hear));
+	assert_false(may_take(2, T0 + timing_lan.hear_outage - 1));
+	assert_true(may_take(2, T0 + timing_lan.hear_outage));
+}
+
+/* A short absence is the usual one of an election, and the time to hear hides behind TAKEOVER. */
+static void after_a_usual_election_the_wait_is_shorter(void **state KEDGE_UNUSED)
+{
+	struct peer_lease_age age = {.term = 5, .age = timing_lan.takeover - 1};
+
+	self.confirmed_at = T0 - age.age;
+	lead(T0);
+	lease_leader_age(&leader, &raft, 3, &age, 1, T0);
+	assert_false(may_take(2, T0 + timing_lan.hear - 1));
+	assert_true(may_take(2, T0 + timing_lan.hear));
+}
+
+/* It stood still, or its links were down, and raft did not depose it: it knows no more than a new one. */
+static void a_leader_without_a_majority_takes_nothing(void **state KEDGE_UNUSED)
+{
+	usec_t at = T0 + 60 * USEC_PER_SEC;
+
+	lead(T0);
+	touch(T0);
+	lease_leader_granted(&leader, 2, &self, T0);
+	assert_false(lease_leader_may_take(&leader, &raft, 2, at));
+	touch(at);
+	assert_false(lease_leader_may_take(&leader, &raft, 2, at));
+	assert_false(may_take(2, at + timing_lan.hear_outage - 1));
+	assert_true(may_take(2, at + timing_lan.hear_outage));
+}
+
+static void a_node_heard_after_the_outage_has_the_usual_wait(void **state KEDGE_UNUSED)
+{
+	usec_t at = T0 + 60 * USEC_PER_SEC;
+
+	lead(T0);
+	touch(at);
+	lease_leader_granted(&leader, 2, &self, at);
+	assert_false(may_take(2, at + timing_lan.takeover - 1));
+	assert_true(may_take(2, at + timing_lan.takeover));
 }
 
 static void a_voter_answers_its_own_term_only(void **state KEDGE_UNUSED)
@@ -191,6 +248,9 @@ int main(void)
 		TEST(l8_l9_a_new_leader_waits),
 		TEST(l9_ages_of_a_majority_shorten_the_wait),
 		TEST(a_new_leader_hears_first),
+		TEST(after_a_usual_election_the_wait_is_shorter),
+		TEST(a_leader_without_a_majority_takes_nothing),
+		TEST(a_node_heard_after_the_outage_has_the_usual_wait),
 		TEST(a_voter_answers_its_own_term_only),
 	};
 
