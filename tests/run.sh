@@ -149,6 +149,7 @@ sanitizer)
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step volume-engine 300 python3 tests/volume/test_engine.py || true
 	step volume-replicas 420 python3 tests/volume/test_replicas.py || true
+	step volume-durable 60 python3 tests/volume/test_durable.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests
 	if [ "$mode" = long ]; then
