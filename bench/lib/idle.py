@@ -8,7 +8,8 @@ import measure
 
 GOAL_MIB = 1.0
 COUNTS = (1, 10, 50)
-SIZES = ("1GiB", "64GiB")
+SIZES = {"1GiB": 1, "64GiB": 64}
+MAP_MIB = 0.125  # of each GiB, if all of its map is resident: 8 bytes for 64 KiB
 SETTLE_S = 1.0
 
 
@@ -45,9 +46,10 @@ def run(args, _folder, _tools):
         for node, role in enumerate(("primary", "replica")):
             points = [(count, kib[node]) for count in COUNTS for kib in seen[size, count]]
             each = slope(points) / 1024
-            print("    %-40s%s   each volume %.3f MiB, goal < %.0f MiB and its map %s" % (
+            goal = GOAL_MIB + SIZES[size] * MAP_MIB
+            print("    %-40s%s   each %.3f MiB, goal < %.3f with its whole map %s, < %.0f without any %s" % (
                 "%s volumes of %s, %s" % (",".join(str(c) for c in COUNTS), size, role),
-                "  ".join("%20s" % measure.spread([kib[node] for kib in seen[size, count]]) for count in COUNTS), each,
-                GOAL_MIB, measure.verdict(each < GOAL_MIB)), flush=True)
+                "  ".join("%20s" % measure.spread([kib[node] for kib in seen[size, count]]) for count in COUNTS), each, goal,
+                measure.verdict(each < goal), GOAL_MIB, measure.verdict(each < GOAL_MIB)), flush=True)
             report["%s %s" % (size, role)] = {"points": points, "mib_each": each}
     return report
