@@ -3,6 +3,7 @@
  * on it. */
 #include "volume/core_internal.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* ---- state ---- */
@@ -106,7 +107,10 @@ void disk_clear(struct volume_core *c, uint32_t extent)
 
 void volume_core_map_written(struct volume_core *c, uint32_t extent, int rc)
 {
-	if (rc < 0) {
+	if (rc == -ENOSPC || rc == -EDQUOT) { /* a full disk loses nothing: the intent stays, and is let go later */
+		bit_clear(c->clearing, extent);
+		c->touched[extent] = c->now;
+	} else if (rc < 0) {
 		core_break(c, rc);
 		return;
 	}
@@ -145,6 +149,7 @@ void disk_restamp_intents(struct volume_core *c, struct volume_ballot b, struct 
 	for (uint64_t i = 0; i < c->n_blocks; i++) {
 		if (!bit_get(c->intents, i / VOLUME_EXTENT_BLOCKS))
 			continue;
+		bit_set(c->restamped, i / VOLUME_EXTENT_BLOCKS);
 		if (PLANTED(restamp_some) && volume_ballot_compare(c->stamps[i], old_active) < 0)
 			continue;
 		c->stamps[i] = b;
