@@ -149,6 +149,9 @@ sanitizer)
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step volume-engine 300 python3 tests/volume/test_engine.py || true
 	step volume-replicas 420 python3 tests/volume/test_replicas.py || true
+	[ "$mode" != long ] || export KEDGE_TEST_LONG=1 # more cases of each
+	step volume-faults 600 python3 tests/volume/test_faults.py || true
+	step volume-clients 300 python3 tests/volume/test_clients.py || true
 	step volume-durable 60 python3 tests/volume/test_durable.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests

@@ -130,7 +130,8 @@ class Client:
 
 
 class Engines:
-    def __init__(self, n, name="volume", options=(), linked=False):
+    def __init__(self, n, name="volume", options=(), linked=False, namespaces=False):
+        """@namespaces: each node has a network of its own, where partition() and heal() work."""
         self.root = "/tmp/kt-%s-%s-%d" % (RUN, name, time.monotonic_ns() % 10 ** 6)
         self.n = n
         self.options = list(options)
@@ -140,6 +141,12 @@ class Engines:
         harness.live_clusters.append(self)
         self.file = self.root + "/store"
         self.helpers = {}
+        self.views = {}   # node: where it finds the store, if not as the others
+        self.relays = {}  # (node, the one it dials): what stands between them, instead of the other's address
+        self.tag = os.path.basename(self.root)
+        self.namespaces = namespaces
+        if namespaces:
+            self._make_network()
         self.linked = linked
         self.port = 10000 + time.monotonic_ns() % 10000  # below those that the kernel gives to others
         for i in range(1, n + 1):
@@ -160,16 +167,59 @@ class Engines:
         return "%s/n%d" % (self.root, i)
 
     def address(self, i):
+        if self.namespaces:
+            return "10.77.0.%d:%d" % (i, harness.PORT)
         return "127.0.0.%d:%d" % (i, self.port)
+
+    # ---- networks, as those of the clusters
+
+    def namespace(self, i):
+        return "%s-n%d" % (self.tag, i)
+
+    def inside(self, i):
+        """What makes a command run in the network of node @i."""
+        return ["nsenter", "--net=/run/netns/" + self.namespace(i)] if self.namespaces else []
+
+    def _make_network(self):
+        hub = self.tag + "-hub"
+        harness.ip("netns", "add", hub)
+        harness.ip("-n", hub, "link", "add", "br0", "type", "bridge")
+        harness.ip("-n", hub, "link", "set", "br0", "up")
+        for i in range(1, self.n + 1):
+            port, space = "p%d" % i, self.namespace(i)
+            harness.ip("netns", "add", space)
+            harness.ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", space)
+            harness.ip("-n", hub, "link", "set", port, "master", "br0", "up")
+            harness.ip("-n", space, "addr", "add", "10.77.0.%d/24" % i, "dev", "eth0")
+            harness.ip("-n", space, "link", "set", "eth0", "up")
+            harness.ip("-n", space, "link", "set", "lo", "up")
+
+    def partition(self, i, ways=("input", "output")):
+        """Nothing goes in or out of node @i any more, or only one way."""
+        rules = "".join(" chain %s { type filter hook %s priority 0; policy drop; }\n" % (way, way) for way in ways)
+        self._nft(i, "table inet kedge_test {\n%s}\n" % rules)
+
+    def heal(self, i):
+        self._nft(i, "delete table inet kedge_test\n")
+
+    def _nft(self, i, rules):
+        subprocess.run([*self.inside(i), "nft", "-f", "-"], input=rules, text=True, check=True, timeout=30)
+
+    def received(self, i):
+        """Bytes that came to node @i, as its network counts them."""
+        shown = json.loads(self.run("ip", "-n", self.namespace(i), "-s", "-j", "link", "show", "dev", "eth0").stdout)
+        return shown[0]["stats64"]["rx"]["bytes"]
+
+    # ---- processes
 
     def start_helper(self, i):
         """What makes the links: it has the node's key, as kedged will."""
-        argv = [BUILD + "/kedge-bulk-helper", "--node", str(i), "--listen", self.address(i),
+        argv = [*self.inside(i), BUILD + "/kedge-bulk-helper", "--node", str(i), "--listen", self.address(i),
                 "--ca", self.root + "/pki/ca.crt", "--cert", "%s/pki/n%d.crt" % (self.root, i),
                 "--key", "%s/pki/n%d.key" % (self.root, i), "--engine", self.dir(i) + "/run/vol.sock"]
         for other in range(1, self.n + 1):
             if other != i:
-                argv += ["--peer", "%d=%s" % (other, self.address(other))]
+                argv += ["--peer", "%d=%s" % (other, self.relays.get((i, other), self.address(other)))]
         with open("%s/h%d.log" % (self.root, i), "ab") as log:
             self.helpers[i] = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 
@@ -182,6 +232,16 @@ class Engines:
         with open(self.file, encoding="utf-8") as f:
             lines = [line.split() for line in f if line.startswith("member %s " % name)]
         return sorted(int(w[3]) for w in lines if w[7] == "1")
+
+    def member(self, name, node):
+        """The store's line of a replica, as a dict of texts."""
+        with open(self.file, encoding="utf-8") as f:
+            words = next(w for w in map(str.split, f) if w[:4] == ["member", name, "node", str(node)])
+        return dict(zip(words[2::2], words[3::2]))
+
+    def tails(self):
+        """The last words of all engines."""
+        return "".join("\n--- %d: %s" % (i, self.log(i)[-700:]) for i in range(1, self.n + 1) if i in self.procs)
 
     def wait_in_sync(self, name, nodes, seconds=30):
         wait_for(lambda: self.in_sync(name) == sorted(nodes), seconds,
@@ -223,8 +283,9 @@ class Engines:
     def start(self, i, wait=True, options=(), before=()):
         """@before: a command that ends in executing what follows it."""
         log = open("%s/n%d.log" % (self.root, i), "ab")
-        self.procs[i] = subprocess.Popen([*before, BUILD + "/kedge-vol", "--static", self.file, "--dir", self.dir(i),
-                                          *self.options, *options], stdout=log, stderr=log, start_new_session=True)
+        self.procs[i] = subprocess.Popen([*self.inside(i), *before, BUILD + "/kedge-vol", "--static",
+                                          self.views.get(i, self.file), "--dir", self.dir(i), *self.options, *options],
+                                         stdout=log, stderr=log, start_new_session=True)
         log.close()
         if wait:
             wait_for(lambda: os.path.exists(self.sock(i)) and self.can_connect(i), 10, "engine %d listens" % i)
@@ -274,6 +335,7 @@ class Engines:
             p.wait()
         self.procs, self.helpers = {}, {}
         processes.kill_below(self.root)
+        harness.remove_namespaces(self.tag + "-")
         if self.failed:
             kept = os.path.join(LOGS, os.path.basename(self.root))
             os.makedirs(kept, exist_ok=True)
