@@ -152,6 +152,7 @@ sanitizer)
 	[ "$mode" != long ] || export KEDGE_TEST_LONG=1 # more cases of each
 	step volume-faults 600 python3 tests/volume/test_faults.py || true
 	step volume-clients 300 python3 tests/volume/test_clients.py || true
+	step volume-scrub 120 python3 tests/volume/test_scrub.py || true
 	step volume-durable 60 python3 tests/volume/test_durable.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests

@@ -116,6 +116,7 @@ void core_step_down(struct volume_core *c)
 	flush_drop_client(c, 0, true);
 	c->flush.running = false; /* a sync that runs ends by itself */
 	c->flush_wanted = false;
+	volume_core_scrub_stop(c);
 	peers_forget(c);
 	free(c->cold_set);
 	c->cold_set = NULL;
@@ -300,6 +301,20 @@ void volume_core_row(struct volume_core *c, const struct volume_row *row)
 
 /* ---- turning ---- */
 
+#define PACE_BURST (100 * USEC_PER_MS)
+
+bool core_pace(const struct volume_core *c, usec_t *next, uint64_t rate, uint64_t bytes)
+{
+	if (rate == 0)
+		return true;
+	if (c->now < *next)
+		return false;
+	if (*next + PACE_BURST < c->now)
+		*next = c->now - PACE_BURST;
+	*next += bytes * USEC_PER_SEC / rate;
+	return true;
+}
+
 void core_step(struct volume_core *c)
 {
 	if (c->stepping || c->broken)
@@ -311,6 +326,7 @@ void core_step(struct volume_core *c)
 		peers_step(c);
 		guest_step(c);
 		copy_step(c);
+		scrub_step(c);
 		flush_step(c);
 		guest_step(c);
 		clear_step(c);
@@ -375,13 +391,16 @@ struct volume_core *volume_core_new(const struct volume_config *config, const st
 	c->mapped = xcalloc(words, 8);
 	c->unflushed = xcalloc(words, 8);
 	c->remote = xcalloc(words, 8);
+	c->restamped = xcalloc(words, 8);
 	c->flush.fset = xcalloc(words, 8);
 	c->intent_bytes = xcalloc(words, 8);
 	c->touched = xcalloc(c->n_extents, sizeof *c->touched);
 	c->map_writes = xcalloc(c->n_extents, sizeof *c->map_writes);
 	c->stamps = xcalloc(c->n_blocks, sizeof *c->stamps);
-	for (unsigned i = 0; i < PEERS_MAX; i++)
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
 		c->peers[i].need = xcalloc(bit_words(c->n_blocks), 8);
+		c->peers[i].seen = xcalloc(words, 8);
+	}
 	c->waiting_end = &c->waiting;
 	load(c, config);
 	return c;
@@ -393,8 +412,10 @@ struct volume_core *volume_core_free(struct volume_core *c)
 		return NULL;
 	guest_free(c);
 	replica_free(c);
-	for (unsigned i = 0; i < PEERS_MAX; i++)
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
 		free(c->peers[i].need);
+		free(c->peers[i].seen);
+	}
 	free(c->intents);
 	free(c->durable);
 	free(c->writing);
@@ -402,6 +423,7 @@ struct volume_core *volume_core_free(struct volume_core *c)
 	free(c->mapped);
 	free(c->unflushed);
 	free(c->remote);
+	free(c->restamped);
 	free(c->flush.fset);
 	free(c->intent_bytes);
 	free(c->touched);
@@ -413,6 +435,22 @@ struct volume_core *volume_core_free(struct volume_core *c)
 }
 
 /* ---- asking ---- */
+
+static void status_peer(const struct volume_core *c, unsigned slot, struct volume_core_status *ret)
+{
+	const struct peer *p = &c->peers[slot];
+
+	if (p->node == 0)
+		return;
+	ret->need_blocks += p->n_need;
+	ret->peers[ret->n_peers++] = (struct volume_peer_status){.node = p->node,
+								 .in_sync = core_in_sync(c) >> slot & 1,
+								 .connected = peer_connected(p),
+								 .known = p->known,
+								 .need_blocks = p->n_need,
+								 .need_total = p->need_total,
+								 .since = p->need_since};
+}
 
 void volume_core_status(const struct volume_core *c, struct volume_core_status *ret)
 {
@@ -430,8 +468,10 @@ void volume_core_status(const struct volume_core *c, struct volume_core_status *
 	else if (c->start != START_NONE)
 		ret->role = VOLUME_STARTING;
 	ret->serves = ret->role == VOLUME_LEADING && c->lead.epoch >= c->row.vm_epoch;
-	for (unsigned i = 0; i < PEERS_MAX; i++)
-		ret->need_blocks += c->peers[i].node ? c->peers[i].n_need : 0;
+	for (unsigned i = 0; i < PEERS_MAX && ret->role != VOLUME_IDLE; i++)
+		status_peer(c, i, ret);
+	ret->n_blocks = c->n_blocks;
+	ret->scrub = c->scrub.status;
 	for (const struct volume_request *r = c->waiting; r; r = r->next)
 		ret->waiting++;
 }

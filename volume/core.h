@@ -64,6 +64,8 @@ enum volume_frame_kind {
 	VOLUME_F_HASHED, /* the answer to HASH */
 	VOLUME_F_ACK,
 	VOLUME_F_PING,
+	VOLUME_F_FETCH,   /* the data of a block, for a primary whose own copy is wrong */
+	VOLUME_F_FETCHED, /* the answer to FETCH */
 };
 
 #define VOLUME_HASH_BYTES 32
@@ -83,8 +85,8 @@ struct volume_frame {
 	struct volume_ballot active;      /* WELCOME */
 	struct volume_ballot promised;    /* NACK */
 	const uint8_t *intents;           /* WELCOME: a bit per extent, low bits first; valid during the call */
-	uint8_t hash[VOLUME_HASH_BYTES];  /* HASHED: SHA-256 of the range */
-	void *data;                       /* WRITE, COPY: @length bytes */
+	uint8_t hash[VOLUME_HASH_BYTES];  /* HASHED: SHA-256 of the range; zeroes: it cannot be read */
+	void *data;                       /* WRITE, COPY, FETCHED: @length bytes */
 };
 
 /* ---- I/O on the local data ---- */
@@ -116,6 +118,21 @@ struct volume_request {
 	uint32_t epoch;  /* in which its VM or export was placed here (V32) */
 	/* private */
 	struct volume_request *next;
+};
+
+/* ---- what a scrub found ---- */
+
+enum volume_verdict {
+	VOLUME_WRONG,     /* the copy at @node is not what the others have: it gets their data */
+	VOLUME_UNDECIDED, /* the copies differ, and nobody can tell whose is right: nothing is done */
+	VOLUME_LOST,      /* no copy can be read */
+};
+
+struct volume_finding {
+	enum volume_verdict verdict;
+	node_id_t node;  /* WRONG */
+	bool unreadable; /* WRONG: an I/O error, not other data */
+	uint64_t offset, length;
 };
 
 /* ---- effects ---- */
@@ -152,8 +169,12 @@ struct volume_effects {
 	/* A buffer of a block for a copy, and back. NULL: none now, tried again later. */
 	void *(*buffer)(void *ctx);
 	void (*buffer_free)(void *ctx, void *p);
+	/* Are all of these bytes zero? */
+	bool (*is_zero)(void *ctx, const void *data, uint64_t length);
 	/* The data of a received frame, and back. */
 	void (*data_free)(void *ctx, void *p);
+	/* A scrub found this. */
+	void (*found)(void *ctx, const struct volume_finding *f);
 };
 
 struct volume_config {
@@ -168,13 +189,15 @@ struct volume_config {
 	unsigned copies_max;  /* copies at a time */
 	unsigned intents_cap; /* more than this many intents are cleared eagerly */
 	usec_t clear_after;   /* an extent that was idle for so long is flushed and cleared */
+	uint64_t copy_rate;   /* bytes per second of copies that no guest waits for, while guests write; 0: no bound */
 };
 
 /* Begin. The replica is open and its data is locked (V28). Waits for a row. */
 struct volume_core *volume_core_new(const struct volume_config *config, const struct volume_effects *effects,
 				    usec_t now);
 
-/* Forget everything at once, as a crash does: no effect follows, requests and buffers are the caller's. NULL. */
+/* Forget everything at once, as a crash does: buffers and the data of frames are given back, no other effect follows,
+ * requests are the caller's. Returns NULL. */
 struct volume_core *volume_core_free(struct volume_core *c);
 
 /* ---- events ---- */
@@ -196,12 +219,33 @@ void volume_core_client_gone(struct volume_core *c, uint64_t client);
  * one. Returns 0; -EBUSY: something is under way, try again; -EPERM: not leading. @row is the store's, read
  * linearizably just now. */
 int volume_core_checkpoint(struct volume_core *c, const struct volume_row *row, struct volume_ballot *ret);
+/* Compare all copies from the first block to the last, beside the guest, at most @rate bytes per second (0: no bound).
+ * Findings come by found(); a copy that is known to be wrong is repaired. @primary_wins: where nobody can tell, the
+ * primary's copy is the right one, which is an administrator's decision. -EPERM: not leading; -EALREADY: a pass is
+ * under way. It ends with the leadership. */
+int volume_core_scrub(struct volume_core *c, uint64_t rate, bool primary_wins);
+void volume_core_scrub_stop(struct volume_core *c);
 /* At least every 50 ms. */
 void volume_core_tick(struct volume_core *c, usec_t now);
 
 /* ---- asking ---- */
 
 enum volume_role { VOLUME_IDLE, VOLUME_STARTING, VOLUME_LEADING };
+
+struct volume_peer_status {
+	node_id_t node;
+	bool in_sync, connected, known;
+	uint64_t need_blocks, need_total; /* to copy, and of how many since @since */
+	usec_t since;
+};
+
+struct volume_scrub_status {
+	bool on;
+	uint64_t block;                  /* the next one */
+	uint64_t wrong, undecided, lost; /* blocks, in this pass or in the last one */
+	uint64_t skipped;                /* the guest never left them alone */
+	uint64_t passes;                 /* ended since the start */
+};
 
 struct volume_core_status {
 	enum volume_role role;
@@ -213,6 +257,10 @@ struct volume_core_status {
 	uint64_t intents;
 	uint64_t unflushed; /* extents */
 	uint64_t waiting;   /* requests that have not begun */
+	uint64_t n_blocks;
+	size_t n_peers; /* at the primary */
+	struct volume_peer_status peers[VOLUME_MEMBERS_MAX - 1];
+	struct volume_scrub_status scrub;
 };
 
 void volume_core_status(const struct volume_core *c, struct volume_core_status *ret);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define GUEST_IS_BUSY (200 * USEC_PER_MS) /* after its last read or write */
+
 static uint64_t block_length(const struct volume_core *c, uint64_t block)
 {
 	uint64_t offset = block * VOLUME_BLOCK_BYTES;
@@ -25,7 +27,7 @@ static uint8_t who_needs(const struct volume_core *c, uint64_t block)
 
 /* ---- ends ---- */
 
-static void copy_end(struct volume_core *c, struct op *op)
+void copy_end(struct volume_core *c, struct op *op)
 {
 	c->copies--;
 	guest_op_free(c, op);
@@ -34,6 +36,8 @@ static void copy_end(struct volume_core *c, struct op *op)
 /* No I/O of it runs: gone; else it goes when that ends. */
 static void copy_cancel(struct volume_core *c, struct op *op)
 {
+	if (op->scrub)
+		scrub_cancelled(c);
 	if (op->step == OP_IO) {
 		op->cancelled = true;
 		c->copies--;
@@ -69,7 +73,7 @@ static void finish_for_the_others(struct volume_core *c, struct op *op)
 
 static void read_done(struct volume_core *c, struct volume_io *io, int rc);
 
-static void io_begin(struct volume_core *c, struct op *op, enum volume_io_kind kind)
+void copy_io(struct volume_core *c, struct op *op, enum volume_io_kind kind)
 {
 	op->step = OP_IO;
 	op->io = (struct volume_io){
@@ -104,6 +108,10 @@ static void compare(struct volume_core *c, struct op *op)
 
 	if (!op->has_hash || (op->targets & ~op->hashed))
 		return;
+	if (op->scrub) {
+		scrub_judge(c, op);
+		return;
+	}
 	for (unsigned i = 0; i < PEERS_MAX; i++) {
 		if (!(op->targets >> i & 1))
 			continue;
@@ -114,9 +122,21 @@ static void compare(struct volume_core *c, struct op *op)
 			differs = true;
 	}
 	if (differs)
-		io_begin(c, op, VOLUME_IO_READ);
+		copy_io(c, op, VOLUME_IO_READ);
 	else
 		send_copies(c, op);
+}
+
+static void begin_comparison(struct volume_core *c, struct op *op)
+{
+	for (unsigned i = 0; i < PEERS_MAX; i++) {
+		struct volume_frame f = {
+			.kind = VOLUME_F_HASH, .seq = op->seq, .offset = op->offset, .length = op->length};
+
+		if (op->targets >> i & 1)
+			peer_send(c, i, &f);
+	}
+	copy_io(c, op, VOLUME_IO_HASH);
 }
 
 static void read_done(struct volume_core *c, struct volume_io *io, int rc)
@@ -127,16 +147,26 @@ static void read_done(struct volume_core *c, struct volume_io *io, int rc)
 		guest_op_free(c, op);
 		return;
 	}
-	if (rc < 0) {
-		core_break(c, rc);
+	if (rc < 0 && !(op->scrub && io->kind == VOLUME_IO_HASH)) {
+		core_break(c, rc); /* V13 */
 		return;
 	}
 	op->step = OP_HASH;
+	if (op->direct && c->fx.is_zero(c->fx.ctx, op->buffer, op->length)) {
+		op->direct = false; /* a hole there too, likely: it shall stay one */
+		begin_comparison(c, op);
+		return;
+	}
 	if (io->kind == VOLUME_IO_READ) {
 		send_copies(c, op);
 		return;
 	}
-	memcpy(op->hash, io->hash, sizeof op->hash);
+	if (io->kind == VOLUME_IO_WRITE) {
+		scrub_repaired(c);
+		return;
+	}
+	if (rc == 0)
+		memcpy(op->hash, io->hash, sizeof op->hash);
 	op->has_hash = true;
 	compare(c, op);
 }
@@ -151,7 +181,9 @@ void copy_cancel_peer(struct volume_core *c, unsigned slot)
 		if (op->kind != OP_COPY || op->cancelled || !(op->targets & mask) || (op->acked & mask))
 			continue;
 		op->targets &= (uint8_t)~mask;
-		if (op->targets && op->step == OP_HASH)
+		if (op->scrub)
+			copy_cancel(c, op);
+		else if (op->targets && op->step == OP_HASH)
 			compare(c, op); /* perhaps nobody else's hash is awaited */
 		else
 			finish_for_the_others(c, op);
@@ -179,7 +211,23 @@ void copy_ack(struct volume_core *c, struct op *op, unsigned slot)
 	finish_for_the_others(c, op);
 }
 
-static bool copy_begin(struct volume_core *c, uint64_t block)
+/* It was written since the peer was active, and nothing came to the peer there since: comparing would be in vain. */
+static bool surely_differs(const struct volume_core *c, uint64_t block, uint8_t targets)
+{
+	uint64_t extent = block / VOLUME_EXTENT_BLOCKS;
+
+	if (bit_get(c->restamped, extent))
+		return false;
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		if ((targets >> i & 1) && (bit_get(c->peers[i].seen, extent) ||
+					   volume_ballot_compare(c->stamps[block], c->peers[i].active) <= 0))
+			return false;
+	return true;
+}
+
+/* A block is compared at @targets, and copied there unless it is only a scrub. NULL: it is not free, or there is no
+ * buffer now. */
+struct op *copy_begin(struct volume_core *c, uint64_t block, uint8_t targets, bool scrub)
 {
 	uint64_t offset = block * VOLUME_BLOCK_BYTES;
 	uint64_t length = block_length(c, block);
@@ -187,10 +235,10 @@ static bool copy_begin(struct volume_core *c, uint64_t block)
 	void *buffer;
 
 	if (guest_busy(c, offset, length, OP_COPY))
-		return false;
+		return NULL;
 	buffer = c->fx.buffer(c->fx.ctx);
 	if (!buffer)
-		return false;
+		return NULL;
 	op = xcalloc(1, sizeof *op);
 	*op = (struct op){.next = c->ops,
 			  .kind = OP_COPY,
@@ -198,19 +246,19 @@ static bool copy_begin(struct volume_core *c, uint64_t block)
 			  .length = length,
 			  .seq = ++c->next_seq,
 			  .since = c->now,
-			  .targets = who_needs(c, block),
+			  .targets = targets,
+			  .scrub = scrub,
+			  .direct = !scrub && surely_differs(c, block, targets),
 			  .buffer = buffer};
 	c->ops = op;
 	c->copies++;
-	flush_touch(c, offset, length);
-	for (unsigned i = 0; i < PEERS_MAX; i++) {
-		struct volume_frame f = {.kind = VOLUME_F_HASH, .seq = op->seq, .offset = offset, .length = length};
-
-		if (op->targets >> i & 1)
-			peer_send(c, i, &f);
-	}
-	io_begin(c, op, VOLUME_IO_HASH);
-	return true;
+	if (!scrub)
+		flush_touch(c, offset, length);
+	if (op->direct)
+		copy_io(c, op, VOLUME_IO_READ);
+	else
+		begin_comparison(c, op);
+	return op;
 }
 
 /* ---- which block next ---- */
@@ -223,7 +271,7 @@ static void copy_for_guest(struct volume_core *c)
 
 		for (uint64_t b = r->offset / VOLUME_BLOCK_BYTES; b <= last && c->copies < c->config.copies_max; b++)
 			if (who_needs(c, b))
-				(void)copy_begin(c, b);
+				(void)copy_begin(c, b, who_needs(c, b), false);
 	}
 }
 
@@ -238,10 +286,17 @@ static bool copy_next(struct volume_core *c, struct peer *p)
 			continue;
 		}
 		p->cursor = b + 1 < c->n_blocks ? b + 1 : 0;
-		if (bit_get(p->need, b) && copy_begin(c, b))
+		if (bit_get(p->need, b) && copy_begin(c, b, who_needs(c, b), false))
 			return true;
 	}
 	return false;
+}
+
+static bool may_begin(struct volume_core *c)
+{
+	uint64_t rate = c->now - c->guest_at < GUEST_IS_BUSY ? c->config.copy_rate : 0;
+
+	return c->copies < c->config.copies_max && core_pace(c, &c->copy_at, rate, VOLUME_BLOCK_BYTES);
 }
 
 void copy_step(struct volume_core *c)
@@ -250,7 +305,7 @@ void copy_step(struct volume_core *c)
 		return;
 	copy_for_guest(c);
 	for (unsigned i = 0; i < PEERS_MAX; i++)
-		while (peer_connected(&c->peers[i]) && c->peers[i].n_need && c->copies < c->config.copies_max)
+		while (peer_connected(&c->peers[i]) && c->peers[i].n_need && may_begin(c))
 			if (!copy_next(c, &c->peers[i]))
 				break;
 }

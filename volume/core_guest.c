@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define JOINER_PATIENCE (500 * USEC_PER_MS)
+
 static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
 {
 	return a < b + b_len && b < a + a_len;
@@ -170,6 +172,8 @@ void guest_send(struct volume_core *c, struct op *op)
 		[VOLUME_WRITE] = VOLUME_F_WRITE, [VOLUME_ZERO] = VOLUME_F_ZERO, [VOLUME_TRIM] = VOLUME_F_TRIM};
 	uint8_t to = recipients(c, op) & (uint8_t) ~(op->sent | op->acked);
 
+	if (!to)
+		return;
 	for (unsigned i = 0; i < PEERS_MAX; i++) {
 		struct volume_frame f = {.kind = kinds[op->req->kind],
 					 .seq = op->seq,
@@ -187,6 +191,7 @@ static struct op *op_begin(struct volume_core *c, struct volume_request *r)
 {
 	struct op *op = xcalloc(1, sizeof *op);
 
+	c->guest_at = c->now;
 	*op = (struct op){.next = c->ops,
 			  .kind = op_kind_of(r),
 			  .req = r,
@@ -224,9 +229,19 @@ static void note_missed(struct volume_core *c, const struct op *op)
 		peer_need(c, p, b);
 }
 
+/* A joiner that got the write is waited for, though nobody must: else each write would make it need the block again,
+ * and beside a busy guest it would never have all. */
+static bool is_worth_waiting(const struct volume_core *c, const struct op *op)
+{
+	return c->join == JOIN_COPYING && (op->sent & ~op->acked) >> c->joiner & 1 &&
+	       c->now - op->since < JOINER_PATIENCE;
+}
+
 static bool write_is_over(const struct volume_core *c, const struct op *op)
 {
-	return op->step == OP_ACKS && ((core_required(c) & ~op->acked) == 0 || PLANTED(ack_before_slowest));
+	if (op->step != OP_ACKS || is_worth_waiting(c, op))
+		return false;
+	return (core_required(c) & ~op->acked) == 0 || PLANTED(ack_before_slowest);
 }
 
 /* Runs while acting only (V4). */
@@ -384,8 +399,6 @@ void guest_drop_all(struct volume_core *c)
 
 void guest_free(struct volume_core *c)
 {
-	while (c->ops) {
-		c->ops->buffer = NULL;
+	while (c->ops)
 		guest_op_free(c, c->ops);
-	}
 }

@@ -17,7 +17,7 @@
 /* ---- what is under way ---- */
 
 enum op_kind { OP_READ, OP_WRITE, OP_COPY };
-enum op_step { OP_INTENT, OP_IO, OP_HASH, OP_ACKS };
+enum op_step { OP_INTENT, OP_IO, OP_HASH, OP_ACKS, OP_FETCH };
 
 /* A request that has begun, or a copy: it holds its range until it ends. */
 struct op {
@@ -37,7 +37,9 @@ struct op {
 	uint8_t hashed;  /* OP_COPY: their hash is here */
 	uint8_t same;    /* OP_COPY: and equals ours */
 	uint8_t stamped; /* OP_COPY: their stamp equals ours, which proves nothing */
-	bool has_hash;   /* OP_COPY: ours is here */
+	bool has_hash;   /* OP_COPY: ours is here; zeroes: it cannot be read */
+	bool direct;     /* OP_COPY: it is known to differ, and goes without a comparison */
+	bool scrub;      /* OP_COPY: nobody needs the block, the copies are only compared */
 	uint8_t hash[VOLUME_HASH_BYTES], peer_hash[PEERS_MAX][VOLUME_HASH_BYTES];
 	void *buffer; /* OP_COPY */
 	struct volume_io io;
@@ -49,6 +51,7 @@ struct replica_op {
 	struct volume_frame f;
 	node_id_t from;
 	uint64_t life; /* of the session: an older one's is not acknowledged (V3) */
+	void *buffer;  /* FETCH */
 	bool in_io;
 	struct volume_io io;
 };
@@ -66,11 +69,14 @@ struct peer {
 	uint64_t incarnation;
 	struct volume_ballot active;
 	uint64_t *need; /* a bit per block */
+	uint64_t *seen; /* a bit per extent: it may have got something there since it was active (its intents) */
 	uint64_t n_need;
 	uint64_t cursor; /* where the search for the next copy goes on */
 	bool lost_power; /* it told another incarnation than the store's: to be removed (V26) */
 	bool active_sent;
 	usec_t heard_at, away_since, pinged_at;
+	uint64_t need_total; /* the most that it needed, for progress */
+	usec_t need_since;
 };
 
 enum join { JOIN_NONE, JOIN_COPYING, JOIN_JOINT, JOIN_SYNCED, JOIN_PROPOSED };
@@ -99,6 +105,15 @@ struct fence {
 	bool pending;
 	node_id_t from;
 	struct volume_frame f;
+};
+
+/* The blocks one by one, from the first to the last. */
+struct scrub {
+	uint64_t rate; /* bytes per second; 0: no bound */
+	bool primary_wins;
+	struct op *op;     /* the block that is being compared, or whose copy here is being repaired */
+	usec_t busy_since; /* the next block is not free; 0: it is */
+	struct volume_scrub_status status;
 };
 
 struct volume_core {
@@ -147,6 +162,7 @@ struct volume_core {
 	struct volume_request *flush_waiting, *flush_riding; /* for the next one; on the running one */
 	uint64_t next_seq, next_session;
 	uint64_t *unflushed; /* a bit per extent */
+	uint64_t *restamped; /* extents whose stamps say more than was written (V17, V30) */
 	uint64_t *remote;    /* extents in which another in-sync member may have set its intent */
 	usec_t *touched;     /* when an extent was written last */
 	struct flush flush;
@@ -155,6 +171,9 @@ struct volume_core {
 	uint64_t join_seq;  /* of the FLUSH that it alone gets */
 	uint64_t join_wait; /* for addmark */
 	unsigned copies;
+	usec_t copy_at, scrub_at; /* when the next may begin, by its rate */
+	usec_t guest_at;          /* when a guest's operation began last */
+	struct scrub scrub;
 	uint64_t *cold_set; /* V27: extents whose blocks are read only after settling and a flush; NULL: none */
 	bool flush_wanted;  /* by ourselves, for clearing or after COLD */
 	struct volume_change asked;
@@ -198,6 +217,8 @@ uint8_t core_required(const struct volume_core *c); /* V7 */
 bool core_all_known(const struct volume_core *c);
 void core_step_down(struct volume_core *c);
 void core_break(struct volume_core *c, int rc);
+/* May something of @bytes begin by @rate (0: no bound)? Then the next may from @next on. */
+bool core_pace(const struct volume_core *c, usec_t *next, uint64_t rate, uint64_t bytes);
 bool core_ask(struct volume_core *c, enum volume_change_kind kind, node_id_t node, uint64_t incarnation);
 void core_io(struct volume_core *c, struct volume_io *io);
 
@@ -249,6 +270,16 @@ void copy_hashed(struct volume_core *c, unsigned slot, const struct volume_frame
 void copy_ack(struct volume_core *c, struct op *op, unsigned slot);
 void copy_cancel_peer(struct volume_core *c, unsigned slot);
 void copy_cancel_all(struct volume_core *c);
+void copy_end(struct volume_core *c, struct op *op);
+struct op *copy_begin(struct volume_core *c, uint64_t block, uint8_t targets, bool scrub);
+void copy_io(struct volume_core *c, struct op *op, enum volume_io_kind kind);
+
+/* ---- core_scrub.c ---- */
+void scrub_step(struct volume_core *c);
+void scrub_judge(struct volume_core *c, struct op *op);
+void scrub_cancelled(struct volume_core *c);
+void scrub_repaired(struct volume_core *c);
+void scrub_fetched(struct volume_core *c, const struct volume_frame *f);
 
 /* ---- core_clear.c ---- */
 void clear_step(struct volume_core *c);

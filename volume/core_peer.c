@@ -32,7 +32,12 @@ void peer_need(struct volume_core *c, struct peer *p, uint64_t block)
 	if (bit_get(p->need, block))
 		return;
 	bit_set(p->need, block);
-	p->n_need++;
+	if (p->n_need++ == 0) {
+		p->need_total = 0;
+		p->need_since = c->now;
+	}
+	if (p->need_total < p->n_need)
+		p->need_total = p->n_need;
 }
 
 void peer_got(struct volume_core *c, struct peer *p, uint64_t block)
@@ -144,14 +149,15 @@ void volume_core_link_down(struct volume_core *c, node_id_t node)
 static void drop_slot(struct volume_core *c, unsigned slot)
 {
 	struct peer *p = &c->peers[slot];
-	uint64_t *need = p->need;
+	uint64_t *need = p->need, *seen = p->seen;
 
 	if (c->join != JOIN_NONE && c->joiner == slot)
 		c->join = JOIN_NONE;
 	disconnect(c, slot);
 	void_acks(c, slot);
 	forget(c, p);
-	*p = (struct peer){.need = need};
+	memset(seen, 0, bit_words(c->n_extents) * sizeof *seen);
+	*p = (struct peer){.need = need, .seen = seen};
 }
 
 /* The slots follow the members. */
@@ -332,6 +338,9 @@ static void welcome(struct volume_core *c, unsigned slot, const struct volume_fr
 	if (p->hello != HELLO_SENT || !core_acting(c) || !f->intents)
 		return;
 	p->active = f->active;
+	for (uint32_t e = 0; e < c->n_extents; e++)
+		if (frame_intent(f, e))
+			bit_set(p->seen, e);
 	if (is_in_sync(c, slot))
 		welcome_in_sync(c, slot, f);
 	else if (may_join(c, slot))
@@ -449,6 +458,8 @@ void peer_frame(struct volume_core *c, unsigned slot, const struct volume_frame 
 		acked(c, slot, f);
 	else if (f->kind == VOLUME_F_HASHED && p->hello == HELLO_DONE)
 		copy_hashed(c, slot, f);
+	else if (f->kind == VOLUME_F_FETCHED && p->hello == HELLO_DONE)
+		scrub_fetched(c, f);
 }
 
 /* ---- time ---- */

@@ -37,6 +37,8 @@ static void op_free(struct volume_core *c, struct replica_op *op)
 	*at = op->next;
 	if (op->f.data)
 		c->fx.data_free(c->fx.ctx, op->f.data);
+	if (op->buffer)
+		c->fx.buffer_free(c->fx.ctx, op->buffer);
 	free(op);
 }
 
@@ -149,7 +151,7 @@ static bool touches(const struct volume_core *c, uint32_t extent)
 /* A range of the volume, with the data that its kind needs. */
 static bool range_is_sane(const struct volume_core *c, const struct volume_frame *f)
 {
-	bool of_a_block = f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH;
+	bool of_a_block = f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH || f->kind == VOLUME_F_FETCH;
 
 	if (f->length == 0 || f->offset > c->config.size || f->length > c->config.size - f->offset)
 		return false;
@@ -168,7 +170,8 @@ static bool is_sane(const struct volume_core *c, const struct volume_frame *f)
 	case VOLUME_F_ACTIVE:
 		return true;
 	default:
-		return (changes_data(f) || f->kind == VOLUME_F_HASH) && range_is_sane(c, f);
+		return (changes_data(f) || f->kind == VOLUME_F_HASH || f->kind == VOLUME_F_FETCH) &&
+		       range_is_sane(c, f);
 	}
 }
 
@@ -237,7 +240,8 @@ static bool obey(struct volume_core *c, node_id_t from, const struct volume_fram
 
 static bool is_answer(enum volume_frame_kind kind)
 {
-	return kind == VOLUME_F_WELCOME || kind == VOLUME_F_NACK || kind == VOLUME_F_ACK || kind == VOLUME_F_HASHED;
+	return kind == VOLUME_F_WELCOME || kind == VOLUME_F_NACK || kind == VOLUME_F_ACK || kind == VOLUME_F_HASHED ||
+	       kind == VOLUME_F_FETCHED;
 }
 
 void volume_core_frame(struct volume_core *c, node_id_t from, const struct volume_frame *f)
@@ -258,28 +262,44 @@ void volume_core_frame(struct volume_core *c, node_id_t from, const struct volum
 
 /* ---- execution ---- */
 
+/* A block that cannot be read has no hash, and so differs; the copy that follows writes it anew. */
+static void reply(struct volume_core *c, const struct replica_op *op, int rc)
+{
+	struct volume_frame r = {.kind = VOLUME_F_HASHED, .offset = op->f.offset, .length = op->f.length};
+
+	switch (op->f.kind) {
+	case VOLUME_F_HASH:
+		if (rc == 0)
+			memcpy(r.hash, op->io.hash, sizeof r.hash);
+		r.stamp = c->stamps[op->f.offset / VOLUME_BLOCK_BYTES];
+		answer(c, op->from, &op->f, &r);
+		return;
+	case VOLUME_F_FETCH:
+		r.kind = VOLUME_F_FETCHED;
+		r.data = op->buffer;
+		if (rc == 0)
+			answer(c, op->from, &op->f, &r);
+		return;
+	default:
+		ack(c, op->from, &op->f, 0);
+	}
+}
+
 static void op_done(struct volume_core *c, struct volume_io *io, int rc)
 {
 	struct replica_op *op = CONTAINER_OF(io, struct replica_op, io);
 	struct volume_frame *f = &op->f;
 
 	c->replica_ios--;
-	if (rc < 0) {
+	if (rc < 0 && f->kind != VOLUME_F_HASH && f->kind != VOLUME_F_FETCH) {
 		op_free(c, op);
 		core_break(c, rc); /* V13 */
 		return;
 	}
 	if (changes_data(f))
 		disk_stamp(c, f->offset, f->length, f->kind == VOLUME_F_COPY ? f->stamp : f->ballot);
-	if (op->life == c->life && f->kind == VOLUME_F_HASH) {
-		struct volume_frame reply = {.kind = VOLUME_F_HASHED};
-
-		memcpy(reply.hash, io->hash, sizeof reply.hash);
-		reply.stamp = c->stamps[f->offset / VOLUME_BLOCK_BYTES];
-		answer(c, op->from, f, &reply);
-	} else if (op->life == c->life) {
-		ack(c, op->from, f, 0);
-	}
+	if (op->life == c->life)
+		reply(c, op, rc);
 	if (PLANTED(clear_by_replica) && f->kind == VOLUME_F_FLUSH)
 		for (uint32_t e = 0; e < c->n_extents; e++)
 			disk_clear(c, e);
@@ -289,15 +309,21 @@ static void op_done(struct volume_core *c, struct volume_io *io, int rc)
 static void op_begin(struct volume_core *c, struct replica_op *op)
 {
 	static const enum volume_io_kind kinds[] = {
-		[VOLUME_F_WRITE] = VOLUME_IO_WRITE, [VOLUME_F_ZERO] = VOLUME_IO_ZERO,
-		[VOLUME_F_TRIM] = VOLUME_IO_TRIM,   [VOLUME_F_COPY] = VOLUME_IO_WRITE,
-		[VOLUME_F_FLUSH] = VOLUME_IO_SYNC,  [VOLUME_F_HASH] = VOLUME_IO_HASH};
+		[VOLUME_F_WRITE] = VOLUME_IO_WRITE, [VOLUME_F_ZERO] = VOLUME_IO_ZERO,  [VOLUME_F_TRIM] = VOLUME_IO_TRIM,
+		[VOLUME_F_COPY] = VOLUME_IO_WRITE,  [VOLUME_F_FLUSH] = VOLUME_IO_SYNC, [VOLUME_F_HASH] = VOLUME_IO_HASH,
+		[VOLUME_F_FETCH] = VOLUME_IO_READ};
+	bool is_hole = op->f.kind == VOLUME_F_COPY && c->fx.is_zero(c->fx.ctx, op->f.data, op->f.length);
 
+	if (op->f.kind == VOLUME_F_FETCH) {
+		op->buffer = c->fx.buffer(c->fx.ctx);
+		if (!op->buffer)
+			return; /* later */
+	}
 	op->in_io = true;
-	op->io = (struct volume_io){.kind = kinds[op->f.kind],
+	op->io = (struct volume_io){.kind = is_hole ? VOLUME_IO_TRIM : kinds[op->f.kind],
 				    .offset = op->f.offset,
 				    .length = op->f.length,
-				    .data = op->f.data,
+				    .data = op->buffer ? op->buffer : op->f.data,
 				    .done = op_done};
 	c->replica_ios++;
 	core_io(c, &op->io);
@@ -349,8 +375,6 @@ void replica_link_down(struct volume_core *c, node_id_t node)
 
 void replica_free(struct volume_core *c)
 {
-	while (c->replica_ops) {
-		c->replica_ops->f.data = NULL;
+	while (c->replica_ops)
 		op_free(c, c->replica_ops);
-	}
 }

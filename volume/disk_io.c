@@ -109,6 +109,14 @@ static int write_zeroes(struct request *r)
 	return 0;
 }
 
+/* Nothing was ever written there: it need not be read. */
+static bool is_hole(const struct request *r)
+{
+	off_t data = lseek(r->fd, (off_t)r->io->offset, SEEK_DATA);
+
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= r->io->offset + r->io->length;
+}
+
 static int do_hash(struct request *r)
 {
 	char block[64 << 10] __attribute__((aligned(VOLUME_SECTOR_BYTES)));
@@ -116,10 +124,13 @@ static int do_hash(struct request *r)
 	gnutls_hash_hd_t h;
 	uint64_t at = 0;
 	int rc = gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0 ? -ENOMEM : 0;
+	bool hole = is_hole(r);
 
+	if (hole)
+		memset(block, 0, sizeof block);
 	while (rc == 0 && at < io->length) {
 		size_t n = io->length - at < sizeof block ? (size_t)(io->length - at) : sizeof block;
-		ssize_t got = pread(r->fd, block, n, (off_t)(io->offset + at));
+		ssize_t got = hole ? (ssize_t)n : pread(r->fd, block, n, (off_t)(io->offset + at));
 
 		if (got < 0 && errno == EINTR)
 			continue;

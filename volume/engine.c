@@ -43,7 +43,7 @@ struct read_job {
 	struct err e;
 };
 
-static struct vol *find(struct engine *g, const char *name)
+struct vol *engine_find(struct engine *g, const char *name)
 {
 	for (struct vol *v = g->vols; v; v = v->next)
 		if (strcmp(v->name, name) == 0)
@@ -61,7 +61,7 @@ static bool is_member(const struct engine *g, const struct static_volume *s)
 
 static void take(struct engine *g, const struct static_volume *s)
 {
-	struct vol *v = find(g, s->name);
+	struct vol *v = engine_find(g, s->name);
 
 	if (!v && !is_member(g, s))
 		return;
@@ -170,6 +170,8 @@ static void close_rest(struct engine *g)
 	g->parts++;
 	uv_close((uv_handle_t *)&g->timer, timer_closed);
 	g->parts++;
+	ask_close(g->ask, part_closed, g);
+	g->parts++;
 	links_close(g->links, part_closed, g);
 	g->parts++;
 	disk_io_close(g->disk, part_closed, g);
@@ -269,6 +271,8 @@ int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struc
 						     : DISK_IO_BUFFERED);
 	if (rc == 0)
 		rc = links_new(g, &g->links, e);
+	if (rc == 0)
+		rc = ask_new(g, &g->ask, e);
 	if (rc == 0)
 		rc = serve(g, e);
 	if (rc < 0) {

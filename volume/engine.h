@@ -13,7 +13,14 @@ struct engine_config {
 	const char *static_file; /* stands for the store */
 	bool threads;            /* no io_uring */
 	bool direct;             /* O_DIRECT on the data: around the page cache */
+	uint64_t resync_rate;    /* bytes per second of a resync while guests read or write; 0: no bound */
+	uint64_t scrub_rate;     /* bytes per second of a scrub that nobody asked for; 0: no bound */
+	unsigned scrub_days;     /* every so many days each volume is scrubbed; 0: never */
 };
+
+#define ENGINE_RESYNC_RATE ((uint64_t)64 << 20)
+#define ENGINE_SCRUB_RATE  ((uint64_t)16 << 20)
+#define ENGINE_SCRUB_DAYS  30
 
 /* [loop] Begin to serve. -EWOULDBLOCK: the folder has an engine; -ENOENT: no node of the store has this folder;
  * -EBADMSG: the store makes no sense. */

@@ -8,17 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct vol *find(const struct engine *g, const char *name)
-{
-	for (struct vol *v = g->vols; v; v = v->next)
-		if (strcmp(v->name, name) == 0)
-			return v;
-	return NULL;
-}
-
 static int guest_open(void *ctx, const char *name, struct nbd_export *ret)
 {
-	struct vol *v = find(ctx, name);
+	struct vol *v = engine_find(ctx, name);
 	struct volume_core_status st;
 
 	if (!v)

@@ -35,6 +35,9 @@ struct meta {
 };
 
 struct links;
+struct ask;
+
+#define FINDINGS_MAX 64
 
 struct vol {
 	struct vol *next;
@@ -53,6 +56,10 @@ struct vol {
 	unsigned buffers;
 	usec_t relink[NODES_MAX + 1]; /* when the core may greet this node again; 0: it knows of the link */
 	struct meta meta;
+	struct volume_finding findings[FINDINGS_MAX]; /* of the last scrub, the first ones */
+	size_t n_findings;
+	uint64_t passes; /* of the scrub, as seen last */
+	usec_t next_passes_look, next_scrub_look;
 };
 
 struct engine {
@@ -65,6 +72,7 @@ struct engine {
 	struct disk_io *disk;
 	struct nbd_server *nbd;
 	struct links *links;
+	struct ask *ask;
 	uv_timer_t timer;
 	struct vol *vols;
 	bool reading; /* the static store */
@@ -92,6 +100,7 @@ void vol_open(struct vol *v);
 void vol_end(struct vol *v);
 void vol_step(struct vol *v, usec_t now);
 void vol_row(struct vol *v, const struct volume_row *row);
+void vol_path(const struct vol *v, char ret[PATH_BYTES_MAX + 64]); /* the replica's folder */
 
 /* engine_meta.c */
 void meta_init(struct vol *v);
@@ -111,7 +120,17 @@ void links_introduce(struct links *s, struct vol *v); /* a core that is new, to 
 /* engine_guests.c */
 extern const struct nbd_callbacks engine_guest_callbacks; /* but for the context */
 
+/* engine_scrub.c */
+int scrub_begin(struct vol *v, bool primary_wins);
+void scrub_found(struct vol *v, const struct volume_finding *f);
+void scrub_turn(struct vol *v, usec_t now);
+
+/* engine_ask.c: `run/volctl.sock` */
+int ask_new(struct engine *g, struct ask **ret, struct err *e);
+void ask_close(struct ask *a, void (*cb)(void *ctx), void *ctx);
+
 /* engine.c */
+struct vol *engine_find(struct engine *g, const char *name);
 void engine_look(struct engine *g);
 
 #endif

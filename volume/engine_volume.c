@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COPIES_MAX  16
+#define COPIES_MAX  64  /* 4 MiB on their way */
 #define INTENTS_CAP 256 /* 4 GiB to compare after a crash */
 #define CLEAR_AFTER (5 * USEC_PER_SEC)
 #define LOCK_WAIT   (3 * USEC_PER_SEC) /* for the last I/O of an engine that was killed (V28) */
 #define OPEN_AGAIN  (USEC_PER_SEC)
-#define BUFFERS_MAX 64
+#define BUFFERS_MAX 80
 
 /* ---- effects ---- */
 
@@ -158,6 +158,19 @@ static void fx_data_free(void *ctx, void *p)
 	free(p);
 }
 
+static bool fx_is_zero(void *ctx, const void *data, uint64_t length)
+{
+	const uint8_t *p = data;
+
+	(void)ctx;
+	return p[0] == 0 && memcmp(p, p + 1, length - 1) == 0;
+}
+
+static void fx_found(void *ctx, const struct volume_finding *f)
+{
+	scrub_found(ctx, f);
+}
+
 static const struct volume_effects effects = {
 	.state_write = fx_state_write,
 	.intents_write = fx_intents_write,
@@ -174,6 +187,8 @@ static const struct volume_effects effects = {
 	.buffer = fx_buffer,
 	.buffer_free = fx_buffer_free,
 	.data_free = fx_data_free,
+	.found = fx_found,
+	.is_zero = fx_is_zero,
 };
 
 /* ---- opening ---- */
@@ -187,7 +202,7 @@ struct open_job {
 	struct err e;
 };
 
-static void path_of(const struct vol *v, char ret[PATH_BYTES_MAX + 64])
+void vol_path(const struct vol *v, char ret[PATH_BYTES_MAX + 64])
 {
 	size_t n = (size_t)snprintf(ret, PATH_BYTES_MAX + 64, "%s/volumes/", v->g->dir);
 
@@ -209,7 +224,7 @@ static int open_or_make(struct open_job *o)
 	char path[PATH_BYTES_MAX + 64];
 	int rc;
 
-	path_of(o->v, path);
+	vol_path(o->v, path);
 	rc = volume_replica_open(path, &options, &o->replica, &o->e);
 	if (rc != -ENOENT)
 		return rc;
@@ -295,7 +310,8 @@ static void open_done(struct job *j)
 						.stamps = o->stamps,
 						.copies_max = COPIES_MAX,
 						.intents_cap = INTENTS_CAP,
-						.clear_after = CLEAR_AFTER};
+						.clear_after = CLEAR_AFTER,
+						.copy_rate = v->g->config.resync_rate};
 		memcpy(config.replica, volume_replica_super(o->replica)->replica, sizeof config.replica);
 		fx.ctx = v;
 		v->replica = o->replica;
@@ -351,6 +367,8 @@ void vol_step(struct vol *v, usec_t now)
 		links_tell(v->g->links, v, now);
 		volume_core_tick(v->core, now);
 	}
+	if (v->step == VOL_OPEN) /* still */
+		scrub_turn(v, now);
 	if (v->step == VOL_ENDING && v->ios == 0 && v->jobs == 0) {
 		v->core = volume_core_free(v->core);
 		v->replica = volume_replica_close(v->replica);

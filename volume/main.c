@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kedge-vol: the volume engine's process. By itself it serves in static mode; it also looks into a replica's folder. */
+#include "volume/ask.h"
 #include "volume/engine.h"
 #include "volume/inspect.h"
 #include "volume/static.h"
@@ -8,6 +9,9 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 enum { EXIT_SOUND = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DAMAGE = 3 };
@@ -17,8 +21,11 @@ struct wish {
 	const char *static_file;
 	const char *propose;
 	const char *dir;
+	const char *status; /* an engine's folder */
+	const char *verify; /* an engine's folder */
+	const char *resync_rate, *scrub_rate, *scrub_every;
 	bool threads, direct;
-	bool json;
+	bool json, primary_wins;
 	bool help, version;
 };
 
@@ -29,6 +36,13 @@ static int usage(int code)
 		"usage: kedge-vol --static FILE --dir DIR [--direct] [--threads]\n"
 		"         serve the volumes that FILE places in DIR over NBD, at DIR/run/nbd.sock, until SIGTERM;\n"
 		"         around the page cache, and by threads where io_uring shall not be used\n"
+		"         --resync-rate N: MiB/s of a resync while guests read or write (64; 0: no bound)\n"
+		"         --scrub-every N: days between scrubs of a volume (30; 0: never), --scrub-rate N: MiB/s (16)\n"
+		"       kedge-vol --status DIR              what the engine in DIR does, and how far it is, as JSON\n"
+		"       kedge-vol --verify DIR VOLUME [--primary-wins] [--json]\n"
+		"         compare all replicas block by block, ask the primary's engine; what is wrong is repaired; "
+		"where\n"
+		"         nobody can tell whose copy is right, only --primary-wins takes the primary's\n"
 		"       kedge-vol --propose FILE CHANGE     change FILE, as a cluster's leader would\n"
 		"       kedge-vol --inspect DIR [--json]    what is in the replica in DIR, read only\n"
 		"       kedge-vol --help | --version\n"
@@ -38,37 +52,56 @@ static int usage(int code)
 	return code;
 }
 
+/* One thing is asked for, with as many words behind it as it takes. */
+static bool makes_sense(const struct wish *w, int words)
+{
+	int things = !!w->inspect + !!w->static_file + !!w->propose + !!w->status + !!w->verify;
+
+	if (w->help || w->version)
+		return words == 0;
+	if (things != 1 || (w->static_file && !w->dir))
+		return false;
+	return w->propose ? words > 0 : words == !!w->verify;
+}
+
 static bool parse(int argc, char **argv, struct wish *ret)
 {
 	static const struct option options[] = {
-		{"inspect", required_argument, NULL, 'i'}, {"static", required_argument, NULL, 's'},
-		{"propose", required_argument, NULL, 'p'}, {"dir", required_argument, NULL, 'd'},
-		{"threads", no_argument, NULL, 't'},       {"direct", no_argument, NULL, 'o'},
-		{"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'v'},       {NULL, 0, NULL, 0},
+		{"inspect", required_argument, NULL, 'i'},
+		{"static", required_argument, NULL, 's'},
+		{"propose", required_argument, NULL, 'p'},
+		{"dir", required_argument, NULL, 'd'},
+		{"threads", no_argument, NULL, 't'},
+		{"direct", no_argument, NULL, 'o'},
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'},
+		{"status", required_argument, NULL, 'S'},
+		{"verify", required_argument, NULL, 'V'},
+		{"resync-rate", required_argument, NULL, 'R'},
+		{"scrub-rate", required_argument, NULL, 'r'},
+		{"scrub-every", required_argument, NULL, 'e'},
+		{"primary-wins", no_argument, NULL, 'w'},
+		{"version", no_argument, NULL, 'v'},
+		{NULL, 0, NULL, 0},
 	};
-	const char **text[] = {
-		['i'] = &ret->inspect, ['s'] = &ret->static_file, ['p'] = &ret->propose, ['d'] = &ret->dir};
-	bool *flag[] = {['t'] = &ret->threads,
-			['o'] = &ret->direct,
-			['j'] = &ret->json,
-			['h'] = &ret->help,
-			['v'] = &ret->version};
+	const char **text[] = {['i'] = &ret->inspect,     ['s'] = &ret->static_file, ['p'] = &ret->propose,
+			       ['d'] = &ret->dir,         ['S'] = &ret->status,      ['V'] = &ret->verify,
+			       ['R'] = &ret->resync_rate, ['r'] = &ret->scrub_rate,  ['e'] = &ret->scrub_every};
+	bool *flag[] = {['t'] = &ret->threads,      ['o'] = &ret->direct, ['j'] = &ret->json,
+			['w'] = &ret->primary_wins, ['h'] = &ret->help,   ['v'] = &ret->version};
+	/* A change may have a word like "-2"; elsewhere options may stand in any place. */
+	const char *order = argc > 1 && strncmp(argv[1], "--propose", 9) == 0 ? "+" : "";
 	int c;
 
-	while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, order, options, NULL)) != -1) {
 		if (c == '?')
 			return false;
-		if ((size_t)c < ARRAY_LEN(text) && text[c])
+		if (text[c])
 			*text[c] = optarg;
 		else
 			*flag[c] = true;
 	}
-	if (ret->propose)
-		return optind < argc && !ret->inspect && !ret->static_file;
-	if (ret->static_file)
-		return ret->dir && optind == argc && !ret->inspect;
-	return optind == argc && (ret->inspect || ret->help || ret->version);
+	return makes_sense(ret, argc - optind);
 }
 
 static int inspect(const struct wish *w)
@@ -91,6 +124,31 @@ static int propose(const struct wish *w, int argc, char **argv)
 		return EXIT_SOUND;
 	(void)fprintf(stderr, "kedge-vol: %s\n", e.text);
 	return EXIT_FAILED;
+}
+
+static int exit_of(int rc, const struct err *e)
+{
+	if (rc == -EBADMSG)
+		return EXIT_DAMAGE;
+	if (rc < 0)
+		(void)fprintf(stderr, "kedge-vol: %s\n", e->text);
+	return rc < 0 ? EXIT_FAILED : EXIT_SOUND;
+}
+
+static int status(const struct wish *w)
+{
+	struct err e = {0};
+
+	return exit_of(volume_ask_status(w->status, stdout, &e), &e);
+}
+
+static int verify(const struct wish *w, const char *name)
+{
+	struct err e = {0};
+	int rc = volume_ask_verify(w->verify, name, w->primary_wins, w->json, stdout,
+				   isatty(STDERR_FILENO) ? stderr : NULL, &e);
+
+	return exit_of(rc, &e);
 }
 
 /* ---- serving ---- */
@@ -119,6 +177,21 @@ static void signal_cb(uv_signal_t *handle, int number)
 	p->engine = NULL;
 }
 
+/* A whole number below a million; @text may be NULL. */
+static bool number(const char *text, uint64_t otherwise, uint64_t *ret)
+{
+	char *end;
+
+	*ret = otherwise;
+	if (!text)
+		return true;
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	return *end == '\0' && errno == 0 && *ret < 1000000;
+}
+
 static int serve(const struct wish *w)
 {
 	static const int numbers[] = {SIGTERM, SIGINT};
@@ -126,7 +199,15 @@ static int serve(const struct wish *w)
 	struct engine_config config = {
 		.dir = w->dir, .static_file = w->static_file, .threads = w->threads, .direct = w->direct};
 	struct err e = {0};
+	uint64_t days;
 
+	if (!number(w->resync_rate, ENGINE_RESYNC_RATE >> 20, &config.resync_rate) ||
+	    !number(w->scrub_rate, ENGINE_SCRUB_RATE >> 20, &config.scrub_rate) ||
+	    !number(w->scrub_every, ENGINE_SCRUB_DAYS, &days))
+		return usage(EXIT_USAGE);
+	config.resync_rate <<= 20;
+	config.scrub_rate <<= 20;
+	config.scrub_days = (unsigned)days;
 	(void)signal(SIGPIPE, SIG_IGN);
 	CHECK(uv_loop_init(&p.loop) == 0);
 	if (engine_new(&p.loop, &config, &p.engine, &e) < 0) {
@@ -157,5 +238,9 @@ int main(int argc, char **argv)
 	}
 	if (w.propose)
 		return propose(&w, argc - optind, argv + optind);
+	if (w.status)
+		return status(&w);
+	if (w.verify)
+		return verify(&w, argv[optind]);
 	return w.inspect ? inspect(&w) : serve(&w);
 }

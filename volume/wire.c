@@ -31,7 +31,7 @@ static const struct message_type type = {WIRE_ID, "bulk", sizeof(struct header),
 
 bool wire_has_data(const struct volume_frame *f)
 {
-	return f->kind == VOLUME_F_WRITE || (f->kind == VOLUME_F_COPY && !f->same);
+	return f->kind == VOLUME_F_WRITE || (f->kind == VOLUME_F_COPY && !f->same) || f->kind == VOLUME_F_FETCHED;
 }
 
 static void put_u32(uint8_t *p, uint32_t v)
@@ -105,7 +105,7 @@ static bool take(const struct header *h, struct wire_frame *ret)
 				   .incarnation = h->incarnation,
 				   .active = volume_ballot_unpack(h->active),
 				   .promised = volume_ballot_unpack(h->promised)};
-	if (h->kind < VOLUME_F_HELLO || h->kind > VOLUME_F_PING || h->volume.n != VOLUME_ID_BYTES)
+	if (h->kind < VOLUME_F_HELLO || h->kind > VOLUME_F_FETCHED || h->volume.n != VOLUME_ID_BYTES)
 		return false;
 	memcpy(ret->volume, h->volume.p, VOLUME_ID_BYTES);
 	if (h->intents.n) {

@@ -25,6 +25,8 @@ struct fixture {
 	size_t n_maps;
 	struct volume_frame sent; /* the last one */
 	size_t n_sent, n_unlinked, n_dropped, n_replies;
+	struct volume_finding finding; /* the last one */
+	size_t n_findings;
 	int rc;
 	uint8_t bits[8];
 	struct volume_ballot stamps[BLOCKS];
@@ -103,6 +105,19 @@ static void fx_free(void *ctx KEDGE_UNUSED, void *p)
 	free(p);
 }
 
+static bool fx_is_zero(void *ctx KEDGE_UNUSED, const void *data KEDGE_UNUSED, uint64_t length KEDGE_UNUSED)
+{
+	return false;
+}
+
+static void fx_found(void *ctx, const struct volume_finding *finding)
+{
+	struct fixture *f = ctx;
+
+	f->finding = *finding;
+	f->n_findings++;
+}
+
 static const struct volume_effects effects = {.state_write = fx_state,
 					      .intents_write = fx_intents,
 					      .map_write = fx_map,
@@ -117,7 +132,9 @@ static const struct volume_effects effects = {.state_write = fx_state,
 					      .broken = fx_broken,
 					      .buffer = fx_buffer,
 					      .buffer_free = fx_free,
-					      .data_free = fx_free};
+					      .data_free = fx_free,
+					      .found = fx_found,
+					      .is_zero = fx_is_zero};
 
 static void open_core(struct fixture *f, node_id_t self)
 {
@@ -231,6 +248,53 @@ static void steady_writes_make_nothing_else_durable(void **state)
 	assert_int_equal(f->n_replies, 1001);
 }
 
+static void a_scrub_of_the_only_copy_finds_what_cannot_be_read(void **state)
+{
+	struct fixture *f = *state;
+	struct volume_core_status st;
+
+	open_core(f, 1);
+	assert_int_equal(volume_core_scrub(f->c, 0, false), -EPERM);
+	row(f, 1);
+	settle(f);
+	assert_int_equal(volume_core_scrub(f->c, 0, false), 0);
+	assert_int_equal(volume_core_scrub(f->c, 0, false), -EALREADY);
+	for (uint64_t block = 0; block < BLOCKS; block++) {
+		assert_int_equal(f->n_ios, 1);
+		memset(f->ios[0]->hash, 7, sizeof f->ios[0]->hash);
+		volume_core_io_done(f->c, f->ios[--f->n_ios], block == 5 ? -EIO : 0);
+	}
+	assert_int_equal(f->n_findings, 1);
+	assert_int_equal(f->finding.verdict, VOLUME_LOST);
+	assert_int_equal(f->finding.offset, 5 * VOLUME_BLOCK_BYTES);
+	volume_core_status(f->c, &st);
+	assert_false(st.scrub.on);
+	assert_int_equal(st.scrub.lost, 1);
+	assert_int_equal(st.role, VOLUME_LEADING); /* the rest of it is still good */
+}
+
+/* Else a joiner with a bad sector would fail at it for ever. */
+static void a_block_that_cannot_be_read_only_differs(void **state)
+{
+	static const uint8_t unreadable[VOLUME_HASH_BYTES];
+	struct fixture *f = *state;
+	struct volume_frame hello = {.kind = VOLUME_F_HELLO, .ballot = {1, 0}, .session = 1};
+	struct volume_frame hash = {
+		.kind = VOLUME_F_HASH, .ballot = {1, 0}, .session = 1, .seq = 1, .length = VOLUME_BLOCK_BYTES};
+
+	open_core(f, 2);
+	row(f, 1);
+	volume_core_frame(f->c, 1, &hello);
+	settle(f);
+	volume_core_frame(f->c, 1, &hash);
+	assert_int_equal(f->n_ios, 1);
+	memset(f->ios[0]->hash, 7, sizeof f->ios[0]->hash);
+	volume_core_io_done(f->c, f->ios[--f->n_ios], -EIO);
+	assert_int_equal(f->sent.kind, VOLUME_F_HASHED);
+	assert_memory_equal(f->sent.hash, unreadable, sizeof unreadable);
+	assert_int_equal(f->rc, 0); /* it goes on */
+}
+
 static void a_failed_flush_ends_the_replica(void **state)
 {
 	struct fixture *f = *state;
@@ -319,8 +383,12 @@ int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(a_write_waits_for_its_intent),    TEST(steady_writes_make_nothing_else_durable),
-		TEST(a_failed_flush_ends_the_replica), TEST(a_vm_placed_later_is_not_served),
+		TEST(a_write_waits_for_its_intent),
+		TEST(steady_writes_make_nothing_else_durable),
+		TEST(a_scrub_of_the_only_copy_finds_what_cannot_be_read),
+		TEST(a_block_that_cannot_be_read_only_differs),
+		TEST(a_failed_flush_ends_the_replica),
+		TEST(a_vm_placed_later_is_not_served),
 		TEST(frames_of_a_liar_do_no_harm),
 	};
 

@@ -223,6 +223,21 @@ void faults_event(struct sim *s, struct event *e)
 	sim_after(s, 1 + sim_random(s, 150 * USEC_PER_MS), faults_event, 0);
 }
 
+/* It goes on beside all else, through the healing too. */
+void scrub_event(struct sim *s, struct event *e)
+{
+	struct node *p = &s->nodes[s->row.primary];
+	struct volume_core_status st;
+
+	(void)e;
+	if (p->up) {
+		volume_core_status(p->core, &st);
+		if (!st.scrub.on && volume_core_scrub(p->core, 0, sim_chance(s, 500)) == 0)
+			s->scrubs++;
+	}
+	sim_after(s, 1500 * USEC_PER_MS, scrub_event, 0);
+}
+
 /* Links, disks and machines as they should be. */
 void faults_end(struct sim *s)
 {

@@ -95,6 +95,8 @@ static bool run(uint64_t seed, bool verbose, struct sim *s)
 	sim_after(s, USEC_PER_MS, guest_event, 0);
 	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
 	sim_after(s, 500 * USEC_PER_MS, faults_event, 0);
+	if (!planted_bug && s->seed % 4 == 0) /* those histories are kept as they are */
+		sim_after(s, 500 * USEC_PER_MS, scrub_event, 0);
 	if (s->stories)
 		stories_start(s);
 	sim_run(s, SECONDS * USEC_PER_SEC);
@@ -105,10 +107,11 @@ static bool run(uint64_t seed, bool verbose, struct sim *s)
 	if (!s->violation)
 		check_end(s);
 	if (verbose)
-		printf("acked %llu, read %llu, compared %llu, takeovers %llu, colds %llu, joins %llu, events %llu\n",
+		printf("acked %llu, read %llu, compared %llu, takeovers %llu, colds %llu, joins %llu, scrubs %llu, "
+		       "events %llu\n",
 		       (unsigned long long)s->acked, (unsigned long long)s->reads, (unsigned long long)s->settles,
 		       (unsigned long long)s->takeovers, (unsigned long long)s->colds, (unsigned long long)s->joins,
-		       (unsigned long long)s->events);
+		       (unsigned long long)s->scrubs, (unsigned long long)s->events);
 	end(s);
 	return s->violation == NULL;
 }

@@ -295,6 +295,24 @@ static void fx_data_free(void *ctx, void *p)
 	sim_free(p);
 }
 
+static bool fx_is_zero(void *ctx, const void *data, uint64_t length)
+{
+	const uint32_t *v = data;
+
+	(void)ctx;
+	for (uint64_t i = 0; i < length / SECTOR; i++)
+		if (v[i])
+			return false;
+	return true;
+}
+
+/* Replicas that are in sync are equal (D): there is nothing to find. */
+static void fx_found(void *ctx, const struct volume_finding *f)
+{
+	sim_violate(the_sim, "D", "a scrub by %u finds the block at %llu wrong at %u", node_of(ctx)->id,
+		    (unsigned long long)f->offset, f->node);
+}
+
 static const struct volume_effects effects = {
 	.state_write = fx_state_write,
 	.intents_write = fx_intents_write,
@@ -311,6 +329,8 @@ static const struct volume_effects effects = {
 	.buffer = fx_buffer,
 	.buffer_free = fx_buffer_free,
 	.data_free = fx_data_free,
+	.found = fx_found,
+	.is_zero = fx_is_zero,
 };
 
 /* ---- life ---- */

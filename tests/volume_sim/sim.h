@@ -176,7 +176,7 @@ struct sim {
 	const char *violation;
 	char detail[256];
 	bool verbose;
-	uint64_t acked, reads, settles, takeovers, colds, joins, events;
+	uint64_t acked, reads, settles, takeovers, colds, joins, scrubs, events;
 };
 
 /* ---- world.c ---- */
@@ -242,6 +242,7 @@ void check_end(struct sim *s);
 /* ---- faults.c ---- */
 void faults_choose(struct sim *s);
 void faults_event(struct sim *s, struct event *e);
+void scrub_event(struct sim *s, struct event *e);
 void faults_heal(struct sim *s);
 void faults_end(struct sim *s);
 

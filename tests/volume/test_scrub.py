@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Scrubs of real engines: bits are changed behind their backs, found, told apart and repaired; and what a resync tells
+of itself."""
+import json
+import os
+import random
+import sys
+import threading
+import unittest
+
+from engines import Engines, wait_for
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster"))
+import harness  # noqa: E402
+
+MIB = 1 << 20
+BLOCK = 64 << 10
+
+
+class Scrub(unittest.TestCase):
+    nodes = 3
+
+    def setUp(self):
+        self.e = Engines(self.nodes, name="scrub", linked=True)
+        self.addCleanup(self.e.close)
+        self.e.create("disk", "32MiB", *range(1, self.nodes + 1))
+        self.e.start_all()
+        self.e.wait_in_sync("disk", range(1, self.nodes + 1))
+        self.content = random.Random(7).randbytes(4 * MIB)
+        with self.e.client(1, "disk") as c:
+            for at in range(0, len(self.content), MIB):
+                c.write(at, self.content[at:at + MIB])
+            c.flush()
+
+    def rot(self, node, at, data=b"rotten"):
+        fd = os.open(self.e.data(node, "disk"), os.O_WRONLY)
+        try:
+            os.pwrite(fd, data, at)
+        finally:
+            os.close(fd)
+
+    def bytes_at(self, node, at, n):
+        with open(self.e.data(node, "disk"), "rb") as f:
+            f.seek(at)
+            return f.read(n)
+
+    def status(self, node):
+        volumes = json.loads(self.e.vol("--status", self.e.dir(node)).stdout)["volumes"]
+        return next(v for v in volumes if v["name"] == "disk")
+
+    def verify(self, *options, node=1):
+        done = self.e.vol("--verify", self.e.dir(node), "disk", "--json", *options, check=False)
+        self.assertIn(done.returncode, (0, 3), done.stderr)
+        found = json.loads(done.stdout)
+        self.assertEqual(done.returncode == 3, bool(found["wrong"] or found["undecided"] or found["lost"]))
+        self.assertEqual(found["bytes"], 32 * MIB)
+        return found
+
+    def findings(self):
+        return [(f["offset"], f["verdict"], f.get("node")) for f in self.status(1)["scrub"]["findings"]]
+
+    def assert_good(self, at):
+        """Everywhere what was written."""
+        for node in range(1, self.nodes + 1):
+            wait_for(lambda n=node: self.bytes_at(n, at, BLOCK) == self.content[at:at + BLOCK], 10,
+                     "node %d has its block again" % node)
+
+
+class OfThree(Scrub):
+    def test_nothing_is_wrong(self):
+        self.assertEqual(self.verify()["wrong"], 0)
+        self.assertEqual(self.findings(), [])
+
+    def test_the_majority_is_right(self):
+        self.rot(3, 5 * BLOCK + 100)
+        self.rot(2, 9 * BLOCK)
+        self.rot(1, 20 * BLOCK + 5000)  # the primary's own
+        self.assertNotEqual(self.bytes_at(1, 20 * BLOCK, BLOCK), self.content[20 * BLOCK:21 * BLOCK])
+        self.assertEqual(self.verify()["wrong"], 3)
+        self.assertEqual(self.findings(), [(5 * BLOCK, "wrong", 3), (9 * BLOCK, "wrong", 2), (20 * BLOCK, "wrong", 1)])
+        for block in (5, 9, 20):
+            self.assert_good(block * BLOCK)
+        with self.e.client(1, "disk") as c:
+            self.assertEqual(c.read(20 * BLOCK, BLOCK), self.content[20 * BLOCK:21 * BLOCK])
+            c.flush()
+        self.assertEqual(self.verify()["wrong"], 0)
+
+    def test_three_opinions(self):
+        """Nobody can tell; then an administrator does."""
+        for node in (1, 2, 3):
+            self.rot(node, 7 * BLOCK, b"%d" % node)
+        self.assertEqual(self.verify()["undecided"], 1)
+        self.assertEqual(self.findings(), [(7 * BLOCK, "undecided", None)])
+        self.assertEqual({self.bytes_at(n, 7 * BLOCK, 1) for n in (1, 2, 3)}, {b"1", b"2", b"3"})
+        self.assertEqual(self.verify("--primary-wins")["wrong"], 2)
+        for node in (1, 2, 3):
+            wait_for(lambda n=node: self.bytes_at(n, 7 * BLOCK, 1) == b"1", 10, "node %d has the primary's" % node)
+
+    def test_beside_a_guest(self):
+        """It writes everywhere all the time: no false finding, and rot in what it leaves alone is found."""
+        self.rot(3, 3 * BLOCK)
+        ends, errors = threading.Event(), []
+
+        def guest():
+            r = random.Random(3)
+            try:
+                with self.e.client(1, "disk") as c:
+                    while not ends.is_set():
+                        c.write(r.randrange(MIB // 4096, 32 * MIB // 4096) * 4096, r.randbytes(4096))
+            except Exception as e:
+                errors.append(e)
+
+        thread = threading.Thread(target=guest)
+        thread.start()
+        try:
+            for expected in (1, 0, 0):
+                found = self.verify()
+                self.assertEqual((found["wrong"], found["undecided"], found["lost"]), (expected, 0, 0))
+        finally:
+            ends.set()
+            thread.join(30)
+        self.assertEqual(errors, [])
+        self.assert_good(3 * BLOCK)
+
+    def test_the_due_one_begins_by_itself(self):
+        self.e.stop(1)
+        self.e.propose("takeover", "disk", "2")
+        self.rot(3, 2 * BLOCK)
+        self.e.stop(2)
+        os.utime(self.e.replica(2, "disk"), (0, 0))
+        self.e.start(2, options=["--scrub-rate", "0"])
+        wait_for(lambda: self.status(2).get("scrub", {}).get("passes"), 60, "it was scrubbed")
+        wait_for(lambda: os.path.exists(self.e.replica(2, "disk") + "/scrubbed"), 10, "that is noted")
+
+    def test_refusals(self):
+        for argv, said in ((["--verify", self.e.dir(2), "disk"], "ask the engine of node 1"),
+                           (["--verify", self.e.dir(1), "nodisk"], "there is no volume 'nodisk'"),
+                           (["--status", self.e.root], "no engine runs in this folder")):
+            done = self.e.vol(*argv, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(said, done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+
+class OfTwo(Scrub):
+    nodes = 2
+
+    def test_two_opinions(self):
+        self.rot(2, 7 * BLOCK)
+        self.assertEqual(self.verify()["undecided"], 1)
+        self.assertEqual(self.bytes_at(2, 7 * BLOCK, 6), b"rotten")
+        self.assertEqual(self.verify("--primary-wins")["wrong"], 1)
+        self.assert_good(7 * BLOCK)
+
+    def test_a_resync_tells_how_far_it_is(self):
+        """Beside a guest, so that its rate holds it back."""
+        self.e.kill(2)
+        self.e.wait_in_sync("disk", [1])
+        with self.e.client(1, "disk") as c:
+            for at in range(0, 32 * MIB, MIB):
+                c.write(at, os.urandom(MIB))
+            c.flush()
+        self.e.stop(1)
+        self.e.start(1, options=["--resync-rate", "4"])
+        seen, ends = [], threading.Event()
+
+        def guest():
+            with self.e.client(1, "disk") as c:
+                while not ends.is_set():
+                    c.read(0, 4096)
+
+        thread = threading.Thread(target=guest)
+        thread.start()
+        try:
+            self.e.start(2)
+
+            def looked():
+                peers = self.status(1).get("peers", [])
+                seen.extend(p for p in peers if "seconds_left" in p)
+                return self.e.in_sync("disk") == [1, 2]
+
+            wait_for(looked, 60, "it is in sync")
+        finally:
+            ends.set()
+            thread.join(30)
+        self.assertGreater(len(seen), 3)
+        left = [p["needs_bytes"] for p in seen]
+        self.assertEqual(left, sorted(left, reverse=True))
+        self.assertGreater(seen[0]["seconds_left"], seen[-1]["seconds_left"])
+        self.assertLess(seen[-1]["bytes_per_second"], 6 * MIB)
+
+
+if __name__ == "__main__":
+    harness.main()
