@@ -151,6 +151,7 @@ sanitizer)
 	step volume-replicas 420 python3 tests/volume/test_replicas.py || true
 	[ "$mode" != long ] || export KEDGE_TEST_LONG=1 # more cases of each
 	step volume-faults 600 python3 tests/volume/test_faults.py || true
+	step volume-power 300 python3 tests/volume/test_power.py || true
 	step volume-clients 300 python3 tests/volume/test_clients.py || true
 	step volume-scrub 120 python3 tests/volume/test_scrub.py || true
 	step volume-durable 60 python3 tests/volume/test_durable.py || true

@@ -521,11 +521,20 @@ def remove_namespaces(prefix):
             subprocess.run(["ip", "netns", "del", name], check=False)
 
 
+def remove_mounts(prefix):
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        points = [line.split()[4] for line in f]
+    for point in reversed(points):
+        if point.startswith(prefix):
+            subprocess.run(["umount", "--lazy", point], check=False)
+
+
 def sweep(run):
     """Remove everything that the tests of @run made, wherever they were interrupted."""
     prefix = "%s%s-" % (PREFIX, run)
     remove_processes("/tmp/" + prefix)
     remove_namespaces(prefix)
+    remove_mounts("/tmp/" + prefix)
     for path in glob.glob("/tmp/%s*" % prefix):
         shutil.rmtree(path, ignore_errors=True)
 
