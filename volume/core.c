@@ -364,7 +364,8 @@ static void load(struct volume_core *c, const struct volume_config *config)
 			bit_set(c->intents, e);
 			bit_set(c->durable, e);
 		}
-	memcpy(c->stamps, config->stamps, c->n_blocks * sizeof *c->stamps);
+	for (uint32_t e = 0; e < c->n_extents; e++)
+		map_load(c, e, &config->stamps[(size_t)e * VOLUME_EXTENT_BLOCKS]);
 	if (!PLANTED(map_lost)) /* V30 */
 		disk_restamp_intents(c, c->state.promised, (struct volume_ballot){0, 0});
 	memset(c->unflushed, 0xff, words * sizeof *c->unflushed);
@@ -396,7 +397,7 @@ struct volume_core *volume_core_new(const struct volume_config *config, const st
 	c->intent_bytes = xcalloc(words, 8);
 	c->touched = xcalloc(c->n_extents, sizeof *c->touched);
 	c->map_writes = xcalloc(c->n_extents, sizeof *c->map_writes);
-	c->stamps = xcalloc(c->n_blocks, sizeof *c->stamps);
+	c->stamps = xcalloc(c->n_extents, sizeof *c->stamps);
 	for (unsigned i = 0; i < PEERS_MAX; i++) {
 		c->peers[i].need = xcalloc(bit_words(c->n_blocks), 8);
 		c->peers[i].seen = xcalloc(words, 8);
@@ -428,7 +429,7 @@ struct volume_core *volume_core_free(struct volume_core *c)
 	free(c->intent_bytes);
 	free(c->touched);
 	free(c->map_writes);
-	free(c->stamps);
+	map_free(c);
 	free(c->cold_set);
 	free(c);
 	return NULL;
@@ -479,7 +480,7 @@ void volume_core_status(const struct volume_core *c, struct volume_core_status *
 struct volume_ballot volume_core_stamp(const struct volume_core *c, uint64_t block)
 {
 	CHECK(block < c->n_blocks);
-	return c->stamps[block];
+	return map_get(c, block);
 }
 
 bool volume_core_intent(const struct volume_core *c, uint32_t extent)

@@ -83,7 +83,7 @@ void copy_io(struct volume_core *c, struct op *op, enum volume_io_kind kind)
 
 static void send_copies(struct volume_core *c, struct op *op)
 {
-	struct volume_ballot stamp = c->stamps[op->offset / VOLUME_BLOCK_BYTES];
+	struct volume_ballot stamp = map_get(c, op->offset / VOLUME_BLOCK_BYTES);
 
 	op->step = OP_ACKS;
 	for (unsigned i = 0; i < PEERS_MAX; i++) {
@@ -197,7 +197,7 @@ void copy_hashed(struct volume_core *c, unsigned slot, const struct volume_frame
 			continue;
 		memcpy(op->peer_hash[slot], f->hash, sizeof f->hash);
 		op->hashed |= (uint8_t)(1u << slot);
-		if (volume_ballot_compare(f->stamp, c->stamps[op->offset / VOLUME_BLOCK_BYTES]) == 0)
+		if (volume_ballot_compare(f->stamp, map_get(c, op->offset / VOLUME_BLOCK_BYTES)) == 0)
 			op->stamped |= (uint8_t)(1u << slot);
 		if (op->step == OP_HASH)
 			compare(c, op);
@@ -220,7 +220,7 @@ static bool surely_differs(const struct volume_core *c, uint64_t block, uint8_t 
 		return false;
 	for (unsigned i = 0; i < PEERS_MAX; i++)
 		if ((targets >> i & 1) && (bit_get(c->peers[i].seen, extent) ||
-					   volume_ballot_compare(c->stamps[block], c->peers[i].active) <= 0))
+					   volume_ballot_compare(map_get(c, block), c->peers[i].active) <= 0))
 			return false;
 	return true;
 }

@@ -90,7 +90,7 @@ void volume_core_intents_written(struct volume_core *c, int rc)
 /* V16: the map of the extent durable, then its bit. */
 void disk_clear(struct volume_core *c, uint32_t extent)
 {
-	uint64_t first = (uint64_t)extent * VOLUME_EXTENT_BLOCKS;
+	struct volume_ballot page[VOLUME_EXTENT_BLOCKS];
 
 	CHECK(extent < c->n_extents);
 	if (!bit_get(c->intents, extent) || bit_get(c->clearing, extent))
@@ -102,7 +102,8 @@ void disk_clear(struct volume_core *c, uint32_t extent)
 		return;
 	}
 	c->map_writes[extent]++;
-	c->fx.map_write(c->fx.ctx, extent, &c->stamps[first]);
+	map_copy(c, extent, page);
+	c->fx.map_write(c->fx.ctx, extent, page);
 }
 
 void volume_core_map_written(struct volume_core *c, uint32_t extent, int rc)
@@ -138,7 +139,7 @@ void disk_stamp(struct volume_core *c, uint64_t offset, uint64_t length, struct 
 
 	CHECK(last < c->n_blocks);
 	for (uint64_t i = offset / VOLUME_BLOCK_BYTES; i <= last; i++)
-		c->stamps[i] = b;
+		map_set(c, i, b);
 }
 
 /* V17, V30: what was in flight when the lights went out counts as written in ballot @b. */
@@ -150,8 +151,8 @@ void disk_restamp_intents(struct volume_core *c, struct volume_ballot b, struct 
 		if (!bit_get(c->intents, i / VOLUME_EXTENT_BLOCKS))
 			continue;
 		bit_set(c->restamped, i / VOLUME_EXTENT_BLOCKS);
-		if (PLANTED(restamp_some) && volume_ballot_compare(c->stamps[i], old_active) < 0)
+		if (PLANTED(restamp_some) && volume_ballot_compare(map_get(c, i), old_active) < 0)
 			continue;
-		c->stamps[i] = b;
+		map_set(c, i, b);
 	}
 }

@@ -116,6 +116,11 @@ struct scrub {
 	struct volume_scrub_status status;
 };
 
+struct extent_stamps {
+	struct volume_ballot all;
+	struct volume_ballot *page; /* by block; NULL: all blocks have @all */
+};
+
 struct volume_core {
 	struct volume_config config;
 	struct volume_effects fx;
@@ -134,7 +139,7 @@ struct volume_core {
 	uint8_t *map_writes;  /* by extent: under way */
 	bool intents_dirty, intents_busy;
 	uint8_t *intent_bytes;
-	struct volume_ballot *stamps;
+	struct extent_stamps *stamps;
 	uint32_t n_extents;
 	uint64_t n_blocks;
 	unsigned ios;         /* local I/O of any kind that has been begun */
@@ -221,6 +226,13 @@ void core_break(struct volume_core *c, int rc);
 bool core_pace(const struct volume_core *c, usec_t *next, uint64_t rate, uint64_t bytes);
 bool core_ask(struct volume_core *c, enum volume_change_kind kind, node_id_t node, uint64_t incarnation);
 void core_io(struct volume_core *c, struct volume_io *io);
+
+/* ---- core_map.c ---- */
+struct volume_ballot map_get(const struct volume_core *c, uint64_t block);
+void map_set(struct volume_core *c, uint64_t block, struct volume_ballot b);
+void map_load(struct volume_core *c, uint32_t extent, const struct volume_ballot page[VOLUME_EXTENT_BLOCKS]);
+void map_copy(struct volume_core *c, uint32_t extent, struct volume_ballot ret[VOLUME_EXTENT_BLOCKS]);
+void map_free(struct volume_core *c);
 
 /* ---- core_disk.c ---- */
 uint64_t disk_save(struct volume_core *c);

@@ -62,9 +62,10 @@ bool peer_needs(const struct peer *p, uint64_t offset, uint64_t length)
 static void forget(struct volume_core *c, struct peer *p)
 {
 	p->known = false;
-	p->n_need = 0;
 	p->cursor = 0;
-	memset(p->need, 0, bit_words(c->n_blocks) * sizeof *p->need);
+	if (p->n_need) /* else the bits are clear, and may not even have memory yet */
+		memset(p->need, 0, bit_words(c->n_blocks) * sizeof *p->need);
+	p->n_need = 0;
 }
 
 /* ---- links ---- */
@@ -273,7 +274,7 @@ static void need_of_joiner(struct volume_core *c, struct peer *p, const struct v
 	if (PLANTED(base_store_epoch))
 		base = (struct volume_ballot){f->active.epoch, UINT32_MAX};
 	for (uint64_t b = 0; b < c->n_blocks; b++)
-		if (lacks(c, f, c->stamps[b], base) || frame_intent(f, b / VOLUME_EXTENT_BLOCKS))
+		if (lacks(c, f, map_get(c, b), base) || frame_intent(f, b / VOLUME_EXTENT_BLOCKS))
 			peer_need(c, p, b);
 }
 

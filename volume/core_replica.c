@@ -271,7 +271,7 @@ static void reply(struct volume_core *c, const struct replica_op *op, int rc)
 	case VOLUME_F_HASH:
 		if (rc == 0)
 			memcpy(r.hash, op->io.hash, sizeof r.hash);
-		r.stamp = c->stamps[op->f.offset / VOLUME_BLOCK_BYTES];
+		r.stamp = map_get(c, op->f.offset / VOLUME_BLOCK_BYTES);
 		answer(c, op->from, &op->f, &r);
 		return;
 	case VOLUME_F_FETCH:
@@ -342,7 +342,7 @@ static bool is_behind(const struct volume_core *c, const struct replica_op *op)
 static void same_done(struct volume_core *c, struct replica_op *op)
 {
 	disk_stamp(c, op->f.offset, op->f.length,
-		   PLANTED(stamp_not_carried) ? c->stamps[op->f.offset / VOLUME_BLOCK_BYTES] : op->f.stamp);
+		   PLANTED(stamp_not_carried) ? map_get(c, op->f.offset / VOLUME_BLOCK_BYTES) : op->f.stamp);
 	if (op->life == c->life)
 		ack(c, op->from, &op->f, 0);
 	op_free(c, op);

@@ -155,6 +155,26 @@ static void progress(const struct vol *v, struct buf *ret)
 		   (unsigned long long)s->skipped, (unsigned long long)s->passes);
 }
 
+static bool about_a_volume(struct vol *v, const char *what, const char *how, struct buf *ret)
+{
+	if (strcmp(what, "verify") == 0 && (!how || strcmp(how, "primary-wins") == 0)) {
+		verify(v, how, ret);
+		return true;
+	}
+	if (how)
+		return false;
+	if (strcmp(what, "progress") == 0) {
+		progress(v, ret);
+		return true;
+	}
+	if (strcmp(what, "verify-stop") != 0)
+		return false;
+	if (v->step == VOL_OPEN)
+		volume_core_scrub_stop(v->core);
+	buf_printf(ret, "ok\n");
+	return true;
+}
+
 static void answer(struct engine *g, char *line, struct buf *ret)
 {
 	char *rest = NULL;
@@ -162,25 +182,12 @@ static void answer(struct engine *g, char *line, struct buf *ret)
 	const char *how = strtok_r(NULL, " \r\n", &rest);
 	struct vol *v = name ? engine_find(g, name) : NULL;
 
-	if (what && strcmp(what, "status") == 0 && !name) {
+	if (what && strcmp(what, "status") == 0 && !name)
 		status(g, ret);
-		return;
-	}
-	if (name && !v) {
+	else if (name && !v)
 		buf_printf(ret, "error: there is no volume '%s' on this node\n", name);
-		return;
-	}
-	if (v && strcmp(what, "verify") == 0 && (!how || strcmp(how, "primary-wins") == 0)) {
-		verify(v, how, ret);
-	} else if (v && strcmp(what, "verify-stop") == 0 && !how) {
-		if (v->step == VOL_OPEN)
-			volume_core_scrub_stop(v->core);
-		buf_printf(ret, "ok\n");
-	} else if (v && strcmp(what, "progress") == 0 && !how) {
-		progress(v, ret);
-	} else {
+	else if (!v || !about_a_volume(v, what, how, ret))
 		buf_printf(ret, "error: it is none of status, verify, verify-stop, progress\n");
-	}
 }
 
 /* ---- connections ---- */

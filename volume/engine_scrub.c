@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PASSES_EVERY (500 * USEC_PER_MS)
@@ -119,7 +118,7 @@ static bool is_due(const struct vol *v)
 		if (stat(path, &st) < 0)
 			return false;
 	}
-	return time(NULL) - st.st_mtim.tv_sec > (time_t)v->g->config.scrub_days * DAY_SECONDS;
+	return clock_wall() / USEC_PER_SEC > (usec_t)st.st_mtim.tv_sec + (usec_t)v->g->config.scrub_days * DAY_SECONDS;
 }
 
 void scrub_turn(struct vol *v, usec_t now)

@@ -2,8 +2,6 @@
  * Opening a replica: the lock, the metadata, what a crash left to mend, and whether writes may be lost. */
 #include "volume/replica_internal.h"
 
-#include "volume/replica_map.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

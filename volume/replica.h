@@ -13,7 +13,6 @@
 
 #include <sys/types.h>
 
-struct volume_map;
 struct volume_replica;
 
 /* ---- what the kernel does for it: tests put their own in ---- */
@@ -127,21 +126,13 @@ int volume_replica_blank(struct volume_replica *r, struct err *e) KEDGE_MUST_CHE
 
 /* [any worker, beside other calls] Read and check the stamps of @extent into @ret (VOLUME_EXTENT_BLOCKS), untouched on
  * failure. -EBADMSG: damage (where the intent was set at open, the page does not count and is not to be read, V30).
- * The way out without the other replicas: set the extent's intent, then volume_map_fill() it with `promised`; its
- * blocks are then compared where they might have been skipped. */
+ * The way out without the other replicas: set the extent's intent, and its blocks count as written in `promised`: they
+ * are then compared where they might have been skipped. */
 int volume_replica_read_map(struct volume_replica *r, uint32_t extent, struct volume_ballot *ret,
 			    struct err *e) KEDGE_MUST_CHECK;
 
 /* [any worker, beside other calls] The first extent from @from on whose map on the disk is not a hole, or the number of
  * extents: all between have (0,0) there. */
 uint32_t volume_replica_next_map(struct volume_replica *r, uint32_t from);
-
-/* [any] The live map as it is after open, with V30 applied: every block of an intent extent has `promised`. Free it
- * with volume_map_free(). @bytes_max: see volume/replica_map.h. */
-struct volume_map *volume_replica_new_map(const struct volume_replica *r, size_t bytes_max);
-
-/* [worker, when map and replica are its own] Read what @map lacks of @extent. Errors of volume_replica_read_map(). */
-int volume_replica_load_map(struct volume_replica *r, struct volume_map *map, uint32_t extent,
-			    struct err *e) KEDGE_MUST_CHECK;
 
 #endif

@@ -2,8 +2,6 @@
  * What changes on the disk of an open replica, each step durable before the next. */
 #include "volume/replica_internal.h"
 
-#include "volume/replica_map.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,29 +206,6 @@ uint32_t volume_replica_next_map(struct volume_replica *r, uint32_t from)
 	if (from >= r->extents || (at < 0 && errno == ENXIO))
 		return r->extents;
 	return at < 0 ? from : (uint32_t)(at / VOLUME_PAGE_BYTES); /* where it cannot tell: no hole */
-}
-
-struct volume_map *volume_replica_new_map(const struct volume_replica *r, size_t bytes_max)
-{
-	struct volume_map *map = volume_map_new(r->super.size, bytes_max);
-
-	for (uint32_t i = 0; i < r->extents; i++)
-		if (volume_bit(r->intents, i))
-			volume_map_fill(map, i, r->state.promised); /* V30 */
-	return map;
-}
-
-int volume_replica_load_map(struct volume_replica *r, struct volume_map *map, uint32_t extent, struct err *e)
-{
-	struct volume_ballot stamps[VOLUME_EXTENT_BLOCKS];
-	uint32_t ticket = volume_map_load_begin(map, extent);
-	int rc;
-
-	if (ticket == 0)
-		return 0;
-	rc = volume_replica_read_map(r, extent, stamps, e);
-	volume_map_load_end(map, extent, ticket, rc == 0 ? stamps : NULL);
-	return rc;
 }
 
 /* ---- data ---- */

@@ -29,7 +29,7 @@ struct fixture {
 	size_t n_findings;
 	int rc;
 	uint8_t bits[8];
-	struct volume_ballot stamps[BLOCKS];
+	struct volume_ballot stamps[3 * VOLUME_EXTENT_BLOCKS];
 };
 
 static void fx_state(void *ctx, const struct volume_state *s KEDGE_UNUSED, uint64_t seq)

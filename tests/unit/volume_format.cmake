@@ -1,6 +1,5 @@
 set(replica_help ${CMAKE_CURRENT_LIST_DIR}/volume_help.c)
 kedge_test(unit_volume_format SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_format.c LINK kedge_volume)
-kedge_test(unit_volume_map SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_map.c LINK kedge_volume)
 kedge_test(unit_volume_replica SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_replica.c ${replica_help}
   LINK kedge_volume)
 kedge_test(unit_volume_incarnation SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_volume_incarnation.c ${replica_help}

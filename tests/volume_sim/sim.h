@@ -43,7 +43,7 @@ struct disk {
 	uint64_t cached_seq[HOT], durable_seq[HOT];
 	struct volume_state state;
 	uint8_t intents[8 * ((EXTENTS + 63) / 64)];
-	struct volume_ballot stamps[BLOCKS];
+	struct volume_ballot stamps[EXTENTS * VOLUME_EXTENT_BLOCKS];
 };
 
 enum write_kind { W_DATA, W_STATE, W_INTENTS, W_MAP };
