@@ -47,8 +47,9 @@ struct vol {
 	uint64_t size;
 	struct volume_row row;
 	enum vol_step step;
-	bool force;   /* the next opening is in a new incarnation (V13) */
-	usec_t again; /* VOL_FAILED: when */
+	bool is_reported; /* the store knows what was opened here */
+	bool force;       /* the next opening is in a new incarnation (V13) */
+	usec_t again;     /* VOL_FAILED: when */
 	struct volume_replica *replica;
 	struct volume_core *core;
 	unsigned ios;

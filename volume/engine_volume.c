@@ -337,6 +337,7 @@ void vol_open(struct vol *v)
 	struct open_job *o = xcalloc(1, sizeof *o);
 
 	v->step = VOL_OPENING;
+	v->is_reported = false;
 	o->job = (struct job){.run = open_run, .done = open_done};
 	o->v = v;
 	v->jobs++;
@@ -345,13 +346,6 @@ void vol_open(struct vol *v)
 
 /* ---- life ---- */
 
-void vol_row(struct vol *v, const struct volume_row *row)
-{
-	v->row = *row;
-	if (v->step == VOL_OPEN)
-		volume_core_row(v->core, row);
-}
-
 /* The core does nothing more; the memory goes when all that is under way has ended. */
 void vol_end(struct vol *v)
 {
@@ -359,6 +353,19 @@ void vol_end(struct vol *v)
 		v->step = VOL_ENDING;
 	else if (v->step == VOL_FAILED)
 		v->step = VOL_CLOSED;
+}
+
+void vol_row(struct vol *v, const struct volume_row *row)
+{
+	v->row = *row;
+	if (v->step == VOL_OPEN && me(v) && me(v)->reported) {
+		v->is_reported = true;
+	} else if (v->step == VOL_OPEN && me(v) && v->is_reported) {
+		vol_end(v); /* it was given up and is wanted again: opened anew, it reports itself */
+		return;
+	}
+	if (v->step == VOL_OPEN)
+		volume_core_row(v->core, row);
 }
 
 void vol_step(struct vol *v, usec_t now)

@@ -153,6 +153,18 @@ class OfTwo(Scrub):
         self.assertEqual(self.verify("--primary-wins")["wrong"], 1)
         self.assert_good(7 * BLOCK)
 
+    def test_a_replica_given_up_and_wanted_again(self):
+        """Both engines run all the time."""
+        self.e.propose("remove", "disk", "2")
+        self.e.propose("member", "disk", "-2")
+        with self.e.client(1, "disk") as c:
+            c.write(8 * MIB, self.content[:MIB])
+            c.flush()
+        self.e.propose("member", "disk", "+2")
+        self.e.wait_in_sync("disk", [1, 2])
+        self.assertEqual(self.bytes_at(2, 8 * MIB, MIB), self.content[:MIB])
+        self.assertEqual(self.verify()["undecided"], 0)
+
     def test_a_resync_tells_how_far_it_is(self):
         """Beside a guest, so that its rate holds it back."""
         self.e.kill(2)
