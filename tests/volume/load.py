@@ -174,7 +174,7 @@ class Fio(threading.Thread):
         r = random.Random(self.seed)
         while not self.ends.is_set() and not self.failed:
             sizes = r.choice(("4k-4k", "512-64k", "4k-256k"))
-            argv = ["fio", "--name=v", "--ioengine=nbd", "--uri=" + self.e.uri(self.node, "disk"), "--rw=randrw",
+            argv = ["fio", "--name=v", "--thread", "--ioengine=nbd", "--uri=" + self.e.uri(self.node, "disk"), "--rw=randrw",
                     "--bsrange=" + sizes, "--bs_unaligned=0", "--iodepth=%d" % r.choice((1, 8, 32)),
                     "--offset=%d" % HALF, "--size=%d" % HALF, "--io_size=8m", "--verify=crc32c", "--verify_fatal=1",
                     "--do_verify=1", "--randseed=%d" % r.randrange(1 << 30)]
@@ -260,6 +260,20 @@ class LoadedCase(unittest.TestCase):
     def settle(self, seconds=120):
         self.e.wait_in_sync("disk", self.all, seconds)
 
+    def differences(self):
+        """The first sectors that are not the same everywhere: (number, what each node has)."""
+        found = []
+        files = {i: open(self.e.data(i, "disk"), "rb") for i in self.all}
+        try:
+            for n in range(os.path.getsize(self.e.data(1, "disk")) // SECTOR):
+                got = {i: f.read(SECTOR) for i, f in files.items()}
+                if len(set(got.values())) > 1:
+                    found.append((n, {i: data[:12].hex() for i, data in got.items()}))
+        finally:
+            for f in files.values():
+                f.close()
+        return "%d sectors differ, the first: %s" % (len(found), found[:5])
+
     def assert_equal(self):
         """The guest is silent and all are in sync: the replicas hold the same bytes."""
         self.settle()
@@ -269,7 +283,7 @@ class LoadedCase(unittest.TestCase):
         for i in self.all:
             with open(self.e.data(i, "disk"), "rb") as f:
                 hashes[i] = hashlib.file_digest(f, "sha256").hexdigest()
-        self.assertEqual(len(set(hashes.values())), 1, hashes)
+        self.assertEqual(len(set(hashes.values())), 1, "%s: %s" % (hashes, self.differences()))
 
     def finish(self, guest, fio=None):
         if fio:
