@@ -244,11 +244,14 @@ static int prepare(struct engine *g, struct err *e)
 static int serve(struct engine *g, struct err *e)
 {
 	struct nbd_callbacks cb = engine_guest_callbacks;
+	struct nbd_limits limits = nbd_limits_default;
 	char path[PATH_BYTES_MAX + 32];
 
 	cb.ctx = g;
 	(void)snprintf(path, sizeof path, "%s/run/nbd.sock", g->dir);
-	return nbd_server_new(g->loop, path, &cb, NULL, &g->nbd, e);
+	limits.shared_bytes = g->config.memory;
+	limits.connection_bytes = g->config.volume_memory;
+	return nbd_server_new(g->loop, path, &cb, &limits, &g->nbd, e);
 }
 
 int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struct engine **ret, struct err *e)

@@ -15,12 +15,15 @@ struct engine_config {
 	bool direct;             /* O_DIRECT on the data: around the page cache */
 	uint64_t resync_rate;    /* bytes per second of a resync while guests read or write; 0: no bound */
 	uint64_t scrub_rate;     /* bytes per second of a scrub that nobody asked for; 0: no bound */
+	uint64_t memory;         /* bytes that the requests of all guests may take up together */
+	uint64_t volume_memory;  /* and those of one connection */
 	unsigned scrub_days;     /* every so many days each volume is scrubbed; 0: never */
 };
 
 #define ENGINE_RESYNC_RATE ((uint64_t)64 << 20)
 #define ENGINE_SCRUB_RATE  ((uint64_t)16 << 20)
 #define ENGINE_SCRUB_DAYS  30
+#define ENGINE_MEMORY_MIN  ((uint64_t)33 << 20) /* one request fits */
 
 /* [loop] Begin to serve. -EWOULDBLOCK: the folder has an engine; -ENOENT: no node of the store has this folder;
  * -EBADMSG: the store makes no sense. */

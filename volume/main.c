@@ -3,6 +3,7 @@
 #include "volume/ask.h"
 #include "volume/engine.h"
 #include "volume/inspect.h"
+#include "volume/nbd.h"
 #include "volume/static.h"
 
 #include <errno.h>
@@ -23,7 +24,7 @@ struct wish {
 	const char *dir;
 	const char *status; /* an engine's folder */
 	const char *verify; /* an engine's folder */
-	const char *resync_rate, *scrub_rate, *scrub_every;
+	const char *resync_rate, *scrub_rate, *scrub_every, *memory, *volume_memory;
 	bool threads, direct;
 	bool json, primary_wins;
 	bool help, version;
@@ -38,6 +39,8 @@ static int usage(int code)
 		"         around the page cache, and by threads where io_uring shall not be used\n"
 		"         --resync-rate N: MiB/s of a resync while guests read or write (64; 0: no bound)\n"
 		"         --scrub-every N: days between scrubs of a volume (30; 0: never), --scrub-rate N: MiB/s (16)\n"
+		"         --memory N: MiB that the requests of all guests may take up (256, at least 33)\n"
+		"         --volume-memory N: and those of one connection (64, at least 33); who wants more waits\n"
 		"       kedge-vol --status DIR              what the engine in DIR does, and how far it is, as JSON\n"
 		"       kedge-vol --verify DIR VOLUME [--primary-wins] [--json]\n"
 		"         compare all replicas block by block, ask the primary's engine; what is wrong is repaired; "
@@ -80,13 +83,16 @@ static bool parse(int argc, char **argv, struct wish *ret)
 		{"resync-rate", required_argument, NULL, 'R'},
 		{"scrub-rate", required_argument, NULL, 'r'},
 		{"scrub-every", required_argument, NULL, 'e'},
+		{"memory", required_argument, NULL, 'm'},
+		{"volume-memory", required_argument, NULL, 'M'},
 		{"primary-wins", no_argument, NULL, 'w'},
 		{"version", no_argument, NULL, 'v'},
 		{NULL, 0, NULL, 0},
 	};
-	const char **text[] = {['i'] = &ret->inspect,     ['s'] = &ret->static_file, ['p'] = &ret->propose,
-			       ['d'] = &ret->dir,         ['S'] = &ret->status,      ['V'] = &ret->verify,
-			       ['R'] = &ret->resync_rate, ['r'] = &ret->scrub_rate,  ['e'] = &ret->scrub_every};
+	const char **text[] = {['i'] = &ret->inspect,     ['s'] = &ret->static_file,  ['p'] = &ret->propose,
+			       ['d'] = &ret->dir,         ['S'] = &ret->status,       ['V'] = &ret->verify,
+			       ['R'] = &ret->resync_rate, ['r'] = &ret->scrub_rate,   ['e'] = &ret->scrub_every,
+			       ['m'] = &ret->memory,      ['M'] = &ret->volume_memory};
 	bool *flag[] = {['t'] = &ret->threads,      ['o'] = &ret->direct, ['j'] = &ret->json,
 			['w'] = &ret->primary_wins, ['h'] = &ret->help,   ['v'] = &ret->version};
 	/* A change may have a word like "-2"; elsewhere options may stand in any place. */
@@ -192,22 +198,40 @@ static bool number(const char *text, uint64_t otherwise, uint64_t *ret)
 	return *end == '\0' && errno == 0 && *ret < 1000000;
 }
 
+/* False: a number makes no sense. */
+static bool configure(const struct wish *w, struct engine_config *ret)
+{
+	uint64_t days;
+
+	*ret = (struct engine_config){
+		.dir = w->dir, .static_file = w->static_file, .threads = w->threads, .direct = w->direct};
+	if (!number(w->resync_rate, ENGINE_RESYNC_RATE >> 20, &ret->resync_rate) ||
+	    !number(w->scrub_rate, ENGINE_SCRUB_RATE >> 20, &ret->scrub_rate) ||
+	    !number(w->scrub_every, ENGINE_SCRUB_DAYS, &days) ||
+	    !number(w->memory, nbd_limits_default.shared_bytes >> 20, &ret->memory) ||
+	    !number(w->volume_memory, nbd_limits_default.connection_bytes >> 20, &ret->volume_memory))
+		return false;
+	ret->resync_rate <<= 20;
+	ret->scrub_rate <<= 20;
+	ret->scrub_days = (unsigned)days;
+	ret->memory <<= 20;
+	ret->volume_memory <<= 20;
+	return ret->memory >= ENGINE_MEMORY_MIN && ret->volume_memory >= ENGINE_MEMORY_MIN;
+}
+
 static int serve(const struct wish *w)
 {
 	static const int numbers[] = {SIGTERM, SIGINT};
 	static struct process p;
-	struct engine_config config = {
-		.dir = w->dir, .static_file = w->static_file, .threads = w->threads, .direct = w->direct};
+	struct engine_config config;
 	struct err e = {0};
-	uint64_t days;
 
-	if (!number(w->resync_rate, ENGINE_RESYNC_RATE >> 20, &config.resync_rate) ||
-	    !number(w->scrub_rate, ENGINE_SCRUB_RATE >> 20, &config.scrub_rate) ||
-	    !number(w->scrub_every, ENGINE_SCRUB_DAYS, &days))
-		return usage(EXIT_USAGE);
-	config.resync_rate <<= 20;
-	config.scrub_rate <<= 20;
-	config.scrub_days = (unsigned)days;
+	if (!configure(w, &config)) {
+		(void)fprintf(stderr,
+			      "kedge-vol: rates, days and memory are whole numbers below a million, memory at least "
+			      "33 (kedge-vol --help)\n");
+		return EXIT_USAGE;
+	}
 	(void)signal(SIGPIPE, SIG_IGN);
 	CHECK(uv_loop_init(&p.loop) == 0);
 	if (engine_new(&p.loop, &config, &p.engine, &e) < 0) {
