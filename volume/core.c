@@ -223,7 +223,7 @@ static void start_step(struct volume_core *c)
 	}
 	if (c->start == START_DRAIN && replica_is_drained(c))
 		take_ballot(c);
-	if (c->start == START_SAVE && c->state_written >= c->state_wait)
+	if (c->start == START_SAVE && (c->state_written >= c->state_wait || PLANTED(early_lead))) /* V1 */
 		lead_begin(c);
 	if (c->start == START_REBALLOT && c->state_written >= c->state_wait) { /* V5 */
 		c->lead = c->state.promised;

@@ -36,6 +36,8 @@ void copy_end(struct volume_core *c, struct op *op)
 /* No I/O of it runs: gone; else it goes when that ends. */
 static void copy_cancel(struct volume_core *c, struct op *op)
 {
+	if (op->scrub && op->step == OP_IO && op->io.kind == VOLUME_IO_WRITE)
+		return; /* it holds its range to the end: a guest's write that began beside it could be overwritten */
 	if (op->scrub)
 		scrub_cancelled(c);
 	if (op->step == OP_IO) {

@@ -113,7 +113,7 @@ static void fence_step(struct volume_core *c)
 		c->state.promised = fence->f.ballot;
 		c->promise_seq = disk_save(c);
 	}
-	if (c->state_written >= c->promise_seq) /* V1 */
+	if (c->state_written >= c->promise_seq || PLANTED(early_welcome)) /* V1 */
 		welcome(c);
 }
 

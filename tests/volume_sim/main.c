@@ -57,6 +57,8 @@ static const char *const bugs[] = {
 	"fork_by_map",
 	"stale_vm_epoch",
 	"backup_without_bump",
+	"early_welcome",
+	"early_lead",
 };
 
 static void end(struct sim *s)

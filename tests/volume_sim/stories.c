@@ -218,6 +218,53 @@ static void b_takes_over_from_a(struct sim *s)
 	move(s, s->story.b, false);
 }
 
+static void write_without_c(struct sim *s)
+{
+	set_cut(s, s->story.a, s->story.c, true);
+	write_it(s);
+}
+
+/* What a node promises reaches its disk late. A does not hear of the takeover. */
+static void b_takes_over(struct sim *s, unsigned slow)
+{
+	struct node *n = &s->nodes[slow];
+
+	n->stall[W_STATE] = 4 * USEC_PER_SEC;
+	n->stall_until[W_STATE] = s->now + 2 * USEC_PER_SEC;
+	s->nodes[s->story.a].no_store_until = s->now + 5 * USEC_PER_SEC;
+	part_a_b(s);
+	move(s, s->story.b, false);
+}
+
+static void b_takes_over_and_c_is_slow(struct sim *s)
+{
+	b_takes_over(s, s->story.c);
+}
+
+static void b_takes_over_and_is_slow(struct sim *s)
+{
+	b_takes_over(s, s->story.b);
+}
+
+/* It forgets what is not on its disk, and meets the old primary first. */
+static void restart_near_a(struct sim *s, unsigned node)
+{
+	set_cut(s, s->story.b, s->story.c, true);
+	s->nodes[node].no_store_until = s->now + USEC_PER_SEC;
+	restart(s, node);
+	set_cut(s, s->story.a, node, false);
+}
+
+static void restart_c_near_a(struct sim *s)
+{
+	restart_near_a(s, s->story.c);
+}
+
+static void restart_b_near_a(struct sim *s)
+{
+	restart_near_a(s, s->story.b);
+}
+
 static void force(struct sim *s, unsigned node)
 {
 	struct volume_member *m = store_member(s, node);
@@ -395,6 +442,27 @@ static const struct {
 	 {{when_calm, write_late_at_b},
 	  {when_b_intends_it, a_dies_and_b_takes_over},
 	  {when_soon, power_on_a},
+	  {when_all_are_in, NULL}}},
+	/* A promise that is told before it is kept (V1): C welcomes B, forgets, and obeys A, whose write it had not
+	   got. */
+	{"early_welcome",
+	 {{when_calm, write_without_c},
+	  {when_a_has_it, b_takes_over_and_c_is_slow},
+	  {when_b_leads, write_it},
+	  {when_written, restart_c_near_a},
+	  {when_soon, NULL},
+	  {when_soon, NULL},
+	  {when_soon, join_all},
+	  {when_all_are_in, NULL}}},
+	/* B leads before its own promise is kept, and obeys A afterwards. */
+	{"early_lead",
+	 {{when_calm, write_alone},
+	  {when_a_has_it, b_takes_over_and_is_slow},
+	  {when_b_leads, write_it},
+	  {when_written, restart_b_near_a},
+	  {when_soon, NULL},
+	  {when_soon, NULL},
+	  {when_soon, join_all},
 	  {when_all_are_in, NULL}}},
 	/* What one read must still be there when another takes over. */
 	{"read_in_flight",
