@@ -8,12 +8,15 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <uv.h>
+
+#define LARGE (4 << 20) /* bytes: memory of its own from the kernel */
 
 enum { EXIT_SOUND = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DAMAGE = 3 };
 
@@ -233,6 +236,7 @@ static int serve(const struct wish *w)
 		return EXIT_USAGE;
 	}
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)mallopt(M_MMAP_THRESHOLD, LARGE); /* left alone it grows, and what opening takes is never given back */
 	CHECK(uv_loop_init(&p.loop) == 0);
 	if (engine_new(&p.loop, &config, &p.engine, &e) < 0) {
 		(void)fprintf(stderr, "kedge-vol: %s\n", e.text);
