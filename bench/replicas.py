@@ -19,7 +19,6 @@ examples:
   bench/replicas.py mirror --only "random write" --seconds 5
   bench/replicas.py pause --rounds 20
   bench/replicas.py --build build/release --json replicas.json"""
-import json
 import os
 import sys
 
@@ -49,10 +48,7 @@ def main():
     for part in args.parts or PARTS:
         with measure.Folder() as folder:
             report[part] = PARTS[part].run(args, folder, tools)
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=1)
-    return 0
+    return measure.keep(args, report)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Through the page cache: kedge-vol beside `nbdkit file`. Around it: kedge-vol --d
 the faster of its two ways of I/O. Each row is a fio job over a Unix socket; the physical limit beside it is fio on the
 file itself. A ratio above 1 is in our favour: the median of the ratios of each round. Files are written full and read
 once before anything is measured."""
-import json
 import os
 import statistics
 import sys
@@ -59,10 +58,7 @@ def main():
             finally:
                 for s in opened.values():
                     s.close()
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(report, f, indent=1)
-    return 0
+    return measure.keep(args, report)
 
 
 if __name__ == "__main__":

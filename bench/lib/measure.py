@@ -123,6 +123,14 @@ def parser(text):
     return p
 
 
+def keep(args, report):
+    """Write what was measured where --json says. Returns the exit code."""
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as f:
+            json.dump(report, f, indent=1)
+    return 0
+
+
 def parse(p):
     args = p.parse_args()
     args.rounds = max(args.rounds, 3)

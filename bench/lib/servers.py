@@ -58,7 +58,17 @@ class Kedge:
 
 # ---- theirs ----
 
-class Nbdkit:
+class OnSocket:
+    """A process @p of @folder that serves its one export at @sock."""
+
+    def where(self):
+        return nbd("nbd+unix:///?socket=" + self.sock)
+
+    def close(self):
+        self.folder.end(self.p)
+
+
+class Nbdkit(OnSocket):
     def __init__(self, folder, size):
         self.folder = folder
         self.sock = folder.path + "/nbdkit.sock"
@@ -67,14 +77,8 @@ class Nbdkit:
         self.p = folder.start(["nbdkit", "-f", "-U", self.sock, "file", path])
         folder.listens(self.p, lambda: os.path.exists(self.sock))
 
-    def where(self):
-        return nbd("nbd+unix:///?socket=" + self.sock)
 
-    def close(self):
-        self.folder.end(self.p)
-
-
-class QemuNbd:
+class QemuNbd(OnSocket):
     def __init__(self, folder, tools, size, aio):
         self.folder = folder
         self.sock = "%s/qemu-%s.sock" % (folder.path, aio)
@@ -83,12 +87,6 @@ class QemuNbd:
         self.p = folder.start([tools.nbd, "--persistent", "--shared=4", "--format=raw", "--cache=none", "--aio=" + aio,
                                "--socket=" + self.sock, path])
         folder.listens(self.p, lambda: os.path.exists(self.sock))
-
-    def where(self):
-        return nbd("nbd+unix:///?socket=" + self.sock)
-
-    def close(self):
-        self.folder.end(self.p)
 
 
 class Tools:

@@ -272,6 +272,20 @@ class Crashes(Case):
             self.assertEqual(c.end()[:2], (cookie, 0))
 
 
+class Limits(Case):
+    def test_little_memory_is_enough(self):
+        """Four times as much is wanted at once as may be taken up: it only waits."""
+        self.e.create("disk", "64MiB", 1)
+        self.e.start(1, options=["--memory", "33", "--volume-memory", "33"])
+        data = os.urandom(2 * MIB)
+        with self.e.client(1, "disk") as c:
+            c.write(0, data)
+            lengths = {c.begin(c.READ, 0, 2 * MIB): 2 * MIB for _ in range(64)}
+            for _ in range(64):
+                _, error, got = c.end(lengths)
+                self.assertEqual((error, got == data), (0, True))
+
+
 class Refused(Case):
     def refused(self, done, *words):
         self.assertNotEqual(done.returncode, 0)
@@ -309,18 +323,6 @@ class Refused(Case):
                       ("--scrub-every", "1000000"), ("--memory", "")):
             done = self.e.vol("--static", self.e.file, "--dir", self.e.dir(1), *words, check=False)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), words)
-
-    def test_little_memory_is_enough(self):
-        """Four times as much is wanted at once as may be taken up: it only waits."""
-        self.e.create("disk", "64MiB", 1)
-        self.e.start(1, options=["--memory", "33", "--volume-memory", "33"])
-        data = os.urandom(2 * MIB)
-        with self.e.client(1, "disk") as c:
-            c.write(0, data)
-            lengths = {c.begin(c.READ, 0, 2 * MIB): 2 * MIB for _ in range(64)}
-            for _ in range(64):
-                _, error, got = c.end(lengths)
-                self.assertEqual((error, got == data), (0, True))
 
     def test_foreign_folder(self):
         self.refused(self.e.vol("--static", self.e.file, "--dir", "/tmp", check=False), "no node", "--propose")

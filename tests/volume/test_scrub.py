@@ -126,11 +126,13 @@ class OfThree(Scrub):
     def test_the_due_one_begins_by_itself(self):
         self.e.stop(1)
         self.e.propose("takeover", "disk", "2")
-        self.rot(3, 2 * BLOCK)
+        self.rot(3, 20 * MIB)  # where nothing was written: else the settling of a new primary mends it
         self.e.stop(2)
         os.utime(self.e.replica(2, "disk"), (0, 0))
         self.e.start(2, options=["--scrub-rate", "0"])
         wait_for(lambda: self.status(2).get("scrub", {}).get("passes"), 60, "it was scrubbed")
+        self.assertEqual(self.e.in_sync("disk"), [2, 3])
+        self.assertEqual(self.status(2)["scrub"]["undecided"], 1)  # what changed at one of two
         wait_for(lambda: os.path.exists(self.e.replica(2, "disk") + "/scrubbed"), 10, "that is noted")
 
     def test_refusals(self):
