@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The page that kedged and kedge-guard share, and the datagrams between them (LEASE-PROTOCOL, section 1).
+ * The page that kedged and kedge-guard share (kedge-vol reads it), and the datagrams between them (LEASE-PROTOCOL,
+ * section 1).
  *
  * The page is a memfd: gone at a reboot, alive as long as one of the two lives. Every field has one writer. A slot is
  * one instance of a VM. The guard learns a slot by GUARD_WATCH, which carries its pidfd.
@@ -13,7 +14,7 @@
 #include <stdatomic.h>
 
 #define GUARD_PAGE_MAGIC   0x6b65646765677264ULL /* "kedgegrd" */
-#define GUARD_PAGE_VERSION 1
+#define GUARD_PAGE_VERSION 2
 
 enum guard_state {
 	GUARD_FREE = 0,    /* the guard does not watch this slot */
@@ -36,12 +37,21 @@ struct guard_slot {
 	_Atomic uint64_t state; /* enum guard_state */
 };
 
+/* A volume that is served here without a VM (L23). Written by kedged, read by kedge-vol, ignored by the guard. The name
+ * is constant while @gen is not 0. */
+struct export_slot {
+	char volume[NAME_BYTES_MAX];
+	_Atomic uint64_t gen;         /* 0: the slot is unused */
+	_Atomic uint64_t valid_until; /* boottime; raised with a grant, only while L12 holds for the placement */
+};
+
 struct guard_page {
 	uint64_t magic;
 	uint64_t version;
 	_Atomic uint64_t deadline; /* kedged; boottime; only ever raised */
 	_Atomic uint64_t beat;     /* guard: boottime of its last turn */
 	struct guard_slot slots[SLOTS_MAX];
+	struct export_slot exports[EXPORTS_MAX];
 };
 
 /* Datagrams on run/guard.sock (SOCK_SEQPACKET), one struct each, at most one descriptor with it (SCM_RIGHTS). */

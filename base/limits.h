@@ -13,6 +13,11 @@
 #define VMS_MAX   1024 /* in the cluster */
 #define SLOTS_MAX 128  /* VM instances on one node: slots of the guard's page */
 
+#define EXPORTS_MAX  64   /* volumes served without a VM, on one node */
+#define VOLUMES_MAX  2048 /* in the cluster */
+#define VM_DISKS_MAX 8
+#define REPLICAS_MAX 3
+
 #define VCPUS_MAX        256
 #define MEMORY_BYTES_MIN (32ULL << 20)
 #define MEMORY_BYTES_MAX (4ULL << 40)

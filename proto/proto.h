@@ -4,6 +4,7 @@
 #define KEDGE_PROTO_PROTO_H
 
 #include "proto/bulk.h"
+#include "proto/engine.h"
 #include "proto/error.h"
 #include "proto/message.h"
 #include "proto/pack.h"
