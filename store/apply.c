@@ -46,47 +46,72 @@ union body {
 	struct command_vm_want vm_want;
 	struct command_vm_restart vm_restart;
 	struct command_move move;
+	struct command_volume_create volume_create;
+	struct command_volume_change volume_change;
+	struct command_volume_report volume_report;
+	struct command_volume_takeover volume_takeover;
+	struct command_volume_member volume_member;
+	struct command_volume_erased volume_erased;
+	struct command_volume_set volume_set;
+	struct command_volume_delete volume_delete;
+	struct command_disk disk;
+	struct command_export export;
 };
 
-static void apply_decoded(struct store *s, uint32_t id, const union body *b, struct store_result *r)
-{
-	switch (id) {
-	case COMMAND_GENESIS:
-		store_apply_genesis(s, &b->genesis, r);
-		break;
-	case COMMAND_NODE_ADD:
-		store_apply_node_add(s, &b->node_add, r);
-		break;
-	case COMMAND_TOKEN_ADD:
-		store_apply_token_add(s, &b->token_add, r);
-		break;
-	case COMMAND_VM_PUT:
-		store_apply_vm_put(s, &b->vm_put, r);
-		break;
-	case COMMAND_VM_DELETE:
-		store_apply_vm_delete(s, &b->vm_delete, r);
-		break;
-	case COMMAND_VM_WANT:
-		store_apply_vm_want(s, &b->vm_want, r);
-		break;
-	case COMMAND_VM_RESTART:
-		store_apply_vm_restart(s, &b->vm_restart, r);
-		break;
-	case COMMAND_MOVE:
-		store_apply_move(s, &b->move, r);
-		break;
+#define APPLY(name)                                                                            \
+	static void apply_##name(struct store *s, const union body *b, struct store_result *r) \
+	{                                                                                      \
+		store_apply_##name(s, &b->name, r);                                            \
 	}
-}
+APPLY(genesis)
+APPLY(node_add)
+APPLY(token_add)
+APPLY(vm_put)
+APPLY(vm_delete)
+APPLY(vm_want)
+APPLY(vm_restart)
+APPLY(move)
+APPLY(volume_create)
+APPLY(volume_change)
+APPLY(volume_report)
+APPLY(volume_takeover)
+APPLY(volume_member)
+APPLY(volume_erased)
+APPLY(volume_set)
+APPLY(volume_delete)
+APPLY(disk)
+APPLY(export)
+#undef APPLY
 
-static const struct message_type *type_of(uint32_t id)
+static const struct applier {
+	const struct message_type *type;
+	void (*apply)(struct store *s, const union body *b, struct store_result *r);
+} appliers[] = {
+	{&command_genesis_type, apply_genesis},
+	{&command_node_add_type, apply_node_add},
+	{&command_token_add_type, apply_token_add},
+	{&command_vm_put_type, apply_vm_put},
+	{&command_vm_delete_type, apply_vm_delete},
+	{&command_vm_want_type, apply_vm_want},
+	{&command_vm_restart_type, apply_vm_restart},
+	{&command_move_type, apply_move},
+	{&command_volume_create_type, apply_volume_create},
+	{&command_volume_change_type, apply_volume_change},
+	{&command_volume_report_type, apply_volume_report},
+	{&command_volume_takeover_type, apply_volume_takeover},
+	{&command_volume_member_type, apply_volume_member},
+	{&command_volume_erased_type, apply_volume_erased},
+	{&command_volume_set_type, apply_volume_set},
+	{&command_volume_delete_type, apply_volume_delete},
+	{&command_disk_type, apply_disk},
+	{&command_export_type, apply_export},
+};
+
+static const struct applier *applier_of(uint32_t id)
 {
-	static const struct message_type *const types[] = {
-		&command_genesis_type,   &command_node_add_type, &command_token_add_type,  &command_vm_put_type,
-		&command_vm_delete_type, &command_vm_want_type,  &command_vm_restart_type, &command_move_type};
-
-	for (size_t i = 0; i < ARRAY_LEN(types); i++)
-		if (types[i]->id == id)
-			return types[i];
+	for (size_t i = 0; i < ARRAY_LEN(appliers); i++)
+		if (appliers[i].type->id == id)
+			return &appliers[i];
 	return NULL;
 }
 
@@ -95,17 +120,17 @@ static const struct message_type *type_of(uint32_t id)
 static void apply_bodies(struct store *s, uint32_t bodies, const uint8_t *p, size_t n, struct store_result *r)
 {
 	for (uint32_t i = 0; i < bodies && r->code == 0; i++) {
-		const struct message_type *type;
+		const struct applier *a;
 		union body body;
 		uint32_t id;
 		size_t used;
 
-		if (message_id(p, n, &id) < 0 || !(type = type_of(id)) ||
-		    message_decode(type, p, n, &body, &used) < 0) {
+		if (message_id(p, n, &id) < 0 || !(a = applier_of(id)) ||
+		    message_decode(a->type, p, n, &body, &used) < 0) {
 			store_refuse(r, PROTO_E_INVALID, "unreadable command");
 			return;
 		}
-		apply_decoded(s, id, &body, r);
+		a->apply(s, &body, r);
 		p += used;
 		n -= used;
 	}

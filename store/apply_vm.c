@@ -5,9 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Generations are drawn from one counter of the cluster, so that none is ever reused, not even by a VM that was deleted
- * and defined again under the same name. */
-static uint64_t next_gen(struct store *s)
+uint64_t store_next_gen(struct store *s)
 {
 	sqlite3_stmt *st;
 	uint64_t gen = 0;
@@ -71,14 +69,14 @@ static void insert(struct store *s, const struct command_vm_put *c, struct store
 		return;
 	}
 	mac_of(c->uuid, mac);
-	if (sql_run(&s->q, "INSERT INTO vms VALUES('default',?,?,?,?,?,?,?,?,?,?,?,?)", "suuusssusssu", c->name,
+	if (sql_run(&s->q, "INSERT INTO vms VALUES('default',?,?,?,?,?,?,?,?,?,?,?,?,0,0)", "suuusssusssu", c->name,
 		    (uint64_t)c->vcpus, c->memory_bytes, (uint64_t)c->run, c->kernel, c->initrd, c->cmdline,
 		    (uint64_t)c->priority, c->uuid, mac, c->machine, s->wall) < 0) {
 		store_refuse(r, PROTO_E_EXISTS, "VM '%s': name or UUID is taken", c->name);
 		return;
 	}
-	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'',0)", "suu", c->name,
-		      next_gen(s), s->wall) == 0);
+	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'',0,1)", "suu", c->name,
+		      store_next_gen(s), s->wall) == 0);
 	store_event_add(s, "vm", c->name, "defined by %s", s->actor);
 }
 
@@ -104,6 +102,7 @@ static void delete_row(struct store *s, const char *name)
 {
 	CHECK(sql_run(&s->q, "DELETE FROM placements WHERE tenant='default' AND vm=?", "s", name) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM vms WHERE tenant='default' AND name=?", "s", name) == 0);
+	store_disks_release(s, name);
 	store_event_add(s, "vm", name, "deleted");
 }
 
@@ -175,11 +174,16 @@ void store_apply_move(struct store *s, const struct command_move *c, struct stor
 		store_refuse(r, PROTO_E_NOT_FOUND, "there is no node %u", c->to);
 		return;
 	}
+	if (c->to && !store_disks_are_led(s, c->vm, c->to) && !PLANTED(splitmove)) {
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s': %s does not lead its disks", c->vm, to.name);
+		return;
+	}
 	fails = c->failed ? store_fails_next(&vm, s->wall) : c->to ? vm.fails : 0;
 	CHECK(sql_run(&s->q,
-		      "UPDATE placements SET owner=?, gen=?, movable=1, mver=mver+1, fails=?, since=?, reason=?"
-		      " WHERE tenant='default' AND vm=?",
-		      "uuuuss", (uint64_t)c->to, next_gen(s), fails, s->wall, c->reason, c->vm) == 0);
+		      "UPDATE placements SET owner=?, gen=?, movable=1, mver=mver+1, fails=?, since=?, reason=?,"
+		      " confirmed=? WHERE tenant='default' AND vm=?",
+		      "uuuusus", (uint64_t)c->to, store_next_gen(s), fails, s->wall, c->reason, (uint64_t)c->confirmed,
+		      c->vm) == 0);
 	if (c->to)
 		store_event_add(s, "vm", c->vm, "placed on %s: %s", to.name, c->reason);
 	else

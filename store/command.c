@@ -52,9 +52,65 @@ TYPE(command_vm_restart, COMMAND_VM_RESTART);
 #undef T
 
 #define T struct command_move
-static const struct message_field command_move_fields[] = {F(STR, vm), F(U32, to), F(U64, gen), F(BOOL, failed),
-							   F(STR, reason)};
+static const struct message_field command_move_fields[] = {F(STR, vm),      F(U32, to),     F(U64, gen),
+							   F(BOOL, failed), F(STR, reason), F(BOOL, confirmed)};
 TYPE(command_move, COMMAND_MOVE);
+#undef T
+
+#define T struct command_volume_create
+static const struct message_field command_volume_create_fields[] = {
+	F(STR, id), F(STR, name), F(U64, size), F(U32, replicas), F(U32, nodes[0]), F(U32, nodes[1]), F(U32, nodes[2])};
+_Static_assert(REPLICAS_MAX == 3, "a field each");
+TYPE(command_volume_create, COMMAND_VOLUME_CREATE);
+#undef T
+
+#define T struct command_volume_change
+static const struct message_field command_volume_change_fields[] = {F(STR, id),    F(U32, from), F(U32, kind),
+								    F(U32, epoch), F(U32, node), F(U64, incarnation)};
+TYPE(command_volume_change, COMMAND_VOLUME_CHANGE);
+#undef T
+
+#define T struct command_volume_report
+static const struct message_field command_volume_report_fields[] = {F(STR, id), F(U32, node), F(STR, replica),
+								    F(U64, incarnation)};
+TYPE(command_volume_report, COMMAND_VOLUME_REPORT);
+#undef T
+
+#define T struct command_volume_takeover
+static const struct message_field command_volume_takeover_fields[] = {
+	F(STR, id), F(U32, kind), F(U32, epoch), F(U32, node), F(BOOL, confirmed), F(BOOL, silent), F(STR, reason)};
+TYPE(command_volume_takeover, COMMAND_VOLUME_TAKEOVER);
+#undef T
+
+#define T struct command_volume_member
+static const struct message_field command_volume_member_fields[] = {F(STR, id), F(U32, node), F(BOOL, add),
+								    F(STR, reason)};
+TYPE(command_volume_member, COMMAND_VOLUME_MEMBER);
+#undef T
+
+#define T struct command_volume_erased
+static const struct message_field command_volume_erased_fields[] = {F(STR, id), F(U32, node)};
+TYPE(command_volume_erased, COMMAND_VOLUME_ERASED);
+#undef T
+
+#define T struct command_volume_set
+static const struct message_field command_volume_set_fields[] = {F(STR, name), F(U32, replicas)};
+TYPE(command_volume_set, COMMAND_VOLUME_SET);
+#undef T
+
+#define T struct command_volume_delete
+static const struct message_field command_volume_delete_fields[] = {F(STR, name)};
+TYPE(command_volume_delete, COMMAND_VOLUME_DELETE);
+#undef T
+
+#define T struct command_disk
+static const struct message_field command_disk_fields[] = {F(STR, volume), F(STR, vm), F(U32, disk)};
+TYPE(command_disk, COMMAND_DISK);
+#undef T
+
+#define T struct command_export
+static const struct message_field command_export_fields[] = {F(STR, volume), F(U32, node)};
+TYPE(command_export, COMMAND_EXPORT);
 #undef T
 
 void command_begin(const struct command_head *head, struct buf *ret)

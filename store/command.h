@@ -17,6 +17,16 @@ enum command_id {
 	COMMAND_VM_WANT,
 	COMMAND_VM_RESTART,
 	COMMAND_MOVE,
+	COMMAND_VOLUME_CREATE,
+	COMMAND_VOLUME_CHANGE,
+	COMMAND_VOLUME_REPORT,
+	COMMAND_VOLUME_TAKEOVER,
+	COMMAND_VOLUME_MEMBER,
+	COMMAND_VOLUME_ERASED,
+	COMMAND_VOLUME_SET,
+	COMMAND_VOLUME_DELETE,
+	COMMAND_DISK,
+	COMMAND_EXPORT,
 };
 
 struct command_head {
@@ -89,10 +99,97 @@ struct command_move {
 	uint64_t gen;
 	bool failed; /* the instance ended by itself: counts for the back-off */
 	char reason[REASON_BYTES_MAX];
+	bool confirmed; /* the owner said that it stopped (L10) */
+};
+
+/* ---- volumes: VOLUME-PROTOCOL, section 1. They are named by their ids, which no other volume ever has. ---- */
+
+/* CREATE p, others: primary first; 0 behind the last. */
+struct command_volume_create {
+	char id[VOLUME_NAME_ID];
+	char name[NAME_BYTES_MAX];
+	uint64_t size;     /* bytes */
+	uint32_t replicas; /* wanted: as many as there are nodes below, or more once there are more nodes */
+	uint32_t nodes[REPLICAS_MAX];
+};
+
+/* REMOVE, ADD, BUMP (enum volume_change_kind), as the engine of node @from asks. */
+struct command_volume_change {
+	char id[VOLUME_NAME_ID];
+	uint32_t from;
+	uint32_t kind;
+	uint32_t epoch;
+	uint32_t node;
+	uint64_t incarnation;
+};
+
+/* REPORT: the engine of @node has opened @replica in this incarnation. */
+struct command_volume_report {
+	char id[VOLUME_NAME_ID];
+	uint32_t node;
+	char replica[VOLUME_NAME_ID];
+	uint64_t incarnation;
+};
+
+enum volume_takeover_kind {
+	VOLUME_TAKEOVER, /* @node is in sync */
+	VOLUME_COLD,     /* every in-sync member lost power (V27), or, after COLD_WAIT, is @silent */
+	VOLUME_FORCE,    /* @node is not in sync: data is lost (V31) */
+};
+
+/* For a VM's volume only in one entry with the MOVE that places it, before that. */
+struct command_volume_takeover {
+	char id[VOLUME_NAME_ID];
+	uint32_t kind;
+	uint32_t epoch;
+	uint32_t node;
+	bool confirmed; /* the old primary stopped, and stays in sync */
+	bool silent;
+	char reason[REASON_BYTES_MAX];
+};
+
+/* MEMBER +x or -x. What leaves stays in the row until its files are erased. */
+struct command_volume_member {
+	char id[VOLUME_NAME_ID];
+	uint32_t node;
+	bool add;
+	char reason[REASON_BYTES_MAX];
+};
+
+struct command_volume_erased {
+	char id[VOLUME_NAME_ID];
+	uint32_t node;
+};
+
+/* How many replicas are wanted. */
+struct command_volume_set {
+	char name[NAME_BYTES_MAX];
+	uint32_t replicas;
+};
+
+/* Not while a VM has it, or it is exported. */
+struct command_volume_delete {
+	char name[NAME_BYTES_MAX];
+};
+
+/* @volume becomes disk number @disk of @vm; @vm "": it is nobody's any more. */
+struct command_disk {
+	char volume[NAME_BYTES_MAX];
+	char vm[NAME_BYTES_MAX];
+	uint32_t disk;
+};
+
+/* Serve @volume without a VM on @node; 0: not any more. It is a placement like a VM's (L23). */
+struct command_export {
+	char volume[NAME_BYTES_MAX];
+	uint32_t node;
 };
 
 extern const struct message_type command_head_type, command_genesis_type, command_node_add_type, command_token_add_type,
-	command_vm_put_type, command_vm_delete_type, command_vm_want_type, command_vm_restart_type, command_move_type;
+	command_vm_put_type, command_vm_delete_type, command_vm_want_type, command_vm_restart_type, command_move_type,
+	command_volume_create_type, command_volume_change_type, command_volume_report_type,
+	command_volume_takeover_type, command_volume_member_type, command_volume_erased_type, command_volume_set_type,
+	command_volume_delete_type, command_disk_type, command_export_type;
 
 /* [any] Start an entry: encode @head (bodies must be right) into @ret; append the bodies by message_encode(). */
 void command_begin(const struct command_head *head, struct buf *ret);

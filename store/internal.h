@@ -30,6 +30,24 @@ void store_apply_vm_delete(struct store *s, const struct command_vm_delete *c, s
 void store_apply_vm_want(struct store *s, const struct command_vm_want *c, struct store_result *r);
 void store_apply_vm_restart(struct store *s, const struct command_vm_restart *c, struct store_result *r);
 void store_apply_move(struct store *s, const struct command_move *c, struct store_result *r);
+void store_apply_volume_create(struct store *s, const struct command_volume_create *c, struct store_result *r);
+void store_apply_volume_change(struct store *s, const struct command_volume_change *c, struct store_result *r);
+void store_apply_volume_report(struct store *s, const struct command_volume_report *c, struct store_result *r);
+void store_apply_volume_takeover(struct store *s, const struct command_volume_takeover *c, struct store_result *r);
+void store_apply_volume_member(struct store *s, const struct command_volume_member *c, struct store_result *r);
+void store_apply_volume_erased(struct store *s, const struct command_volume_erased *c, struct store_result *r);
+void store_apply_volume_set(struct store *s, const struct command_volume_set *c, struct store_result *r);
+void store_apply_volume_delete(struct store *s, const struct command_volume_delete *c, struct store_result *r);
+void store_apply_disk(struct store *s, const struct command_disk *c, struct store_result *r);
+void store_apply_export(struct store *s, const struct command_export *c, struct store_result *r);
+
+/* Are all disks of @vm led by @node? Else MOVE is refused: it comes in one entry with their takeovers. */
+bool store_disks_are_led(struct store *s, const char *vm, uint32_t node);
+/* @vm is gone: its volumes are kept, and nobody's. */
+void store_disks_release(struct store *s, const char *vm);
+/* Generations are drawn from one counter of the cluster, so that none is ever reused, not even by a VM that was deleted
+ * and defined again under the same name. */
+uint64_t store_next_gen(struct store *s);
 
 /* Sessions: true when @head was answered before, or is refused; then @r is the answer. */
 bool store_session_known(struct store *s, const struct command_head *head, struct store_result *r);

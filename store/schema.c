@@ -15,16 +15,24 @@ const char store_schema[] =
 	"CREATE TABLE IF NOT EXISTS vms(tenant TEXT NOT NULL, name TEXT NOT NULL UNIQUE, vcpus INTEGER NOT NULL,"
 	" memory INTEGER NOT NULL, run INTEGER NOT NULL, kernel TEXT NOT NULL, initrd TEXT NOT NULL,"
 	" cmdline TEXT NOT NULL, priority INTEGER NOT NULL, uuid TEXT NOT NULL UNIQUE, mac TEXT NOT NULL,"
-	" machine TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY(tenant, name)) WITHOUT ROWID;"
+	" machine TEXT NOT NULL, created INTEGER NOT NULL, is_export INTEGER NOT NULL, node INTEGER NOT NULL,"
+	" PRIMARY KEY(tenant, name)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS placements(tenant TEXT NOT NULL, vm TEXT NOT NULL UNIQUE, owner INTEGER NOT NULL,"
 	" gen INTEGER NOT NULL, movable INTEGER NOT NULL, mver INTEGER NOT NULL, want_movable INTEGER NOT NULL,"
 	" end_gen INTEGER NOT NULL, end_hard INTEGER NOT NULL, fails INTEGER NOT NULL, since INTEGER NOT NULL,"
-	" reason TEXT NOT NULL, deleting INTEGER NOT NULL, PRIMARY KEY(tenant, vm)) WITHOUT ROWID;"
-	/* Filled in once volumes are joined to the cluster (VOLUME-PROTOCOL, section 1). */
-	"CREATE TABLE IF NOT EXISTS volumes(tenant TEXT NOT NULL, name TEXT NOT NULL, id INTEGER NOT NULL UNIQUE,"
-	" size INTEGER NOT NULL, epoch INTEGER NOT NULL, primary_node INTEGER NOT NULL, primary_since INTEGER NOT NULL,"
-	" fork INTEGER NOT NULL, cold INTEGER NOT NULL, vm_epoch INTEGER NOT NULL,"
+	" reason TEXT NOT NULL, deleting INTEGER NOT NULL, confirmed INTEGER NOT NULL,"
+	" PRIMARY KEY(tenant, vm)) WITHOUT ROWID;"
+	/* VOLUME-PROTOCOL, section 1 */
+	"CREATE TABLE IF NOT EXISTS volumes(tenant TEXT NOT NULL, name TEXT NOT NULL UNIQUE, id TEXT NOT NULL UNIQUE,"
+	" size INTEGER NOT NULL, replicas INTEGER NOT NULL, vm TEXT NOT NULL, disk INTEGER NOT NULL,"
+	" version INTEGER NOT NULL, epoch INTEGER NOT NULL, primary_node INTEGER NOT NULL,"
+	" primary_since INTEGER NOT NULL, fork INTEGER NOT NULL, cold INTEGER NOT NULL, vm_epoch INTEGER NOT NULL,"
+	" deleting INTEGER NOT NULL, degraded INTEGER NOT NULL, created INTEGER NOT NULL,"
 	" PRIMARY KEY(tenant, name)) WITHOUT ROWID;"
+	"CREATE INDEX IF NOT EXISTS volumes_vm ON volumes(tenant, vm, disk, name);"
+	"CREATE TABLE IF NOT EXISTS replicas(volume TEXT NOT NULL, node INTEGER NOT NULL, replica TEXT NOT NULL,"
+	" in_sync INTEGER NOT NULL, incarnation INTEGER NOT NULL, reported INTEGER NOT NULL, lost INTEGER NOT NULL,"
+	" leaving INTEGER NOT NULL, PRIMARY KEY(volume, node)) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS events(id INTEGER PRIMARY KEY, wall INTEGER NOT NULL, kind TEXT NOT NULL,"
 	" object TEXT NOT NULL, text TEXT NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS sessions(id INTEGER PRIMARY KEY, last INTEGER NOT NULL, num_max INTEGER NOT NULL);"
@@ -38,6 +46,7 @@ const char *const store_tables[] = {"SELECT * FROM meta",
 				    "SELECT * FROM vms ORDER BY tenant, name",
 				    "SELECT * FROM placements ORDER BY tenant, vm",
 				    "SELECT * FROM volumes ORDER BY tenant, name",
+				    "SELECT * FROM replicas ORDER BY volume, node",
 				    "SELECT * FROM events ORDER BY id",
 				    "SELECT * FROM sessions ORDER BY id",
 				    "SELECT * FROM answers ORDER BY session, num",

@@ -7,7 +7,7 @@
 
 #include <sqlite3.h>
 
-#define SQL_STATEMENTS_MAX 64
+#define SQL_STATEMENTS_MAX 128
 
 struct sql {
 	sqlite3 *db;

@@ -37,7 +37,43 @@ struct store_vm {
 	uint32_t fails; /* ends in a row that nobody asked for; one that ran for STORE_STABLE before begins a new row */
 	uint64_t since; /* wall time of the placement */
 	char reason[REASON_BYTES_MAX];
-	bool deleting; /* the row goes when it is stopped */
+	bool deleting;  /* the row goes when it is stopped */
+	bool confirmed; /* the owner before had said that it stopped (L10) */
+	/* An export: a volume that is served without a VM (L23). It has a placement and no process. */
+	bool is_export;
+	uint32_t node; /* that shall serve it */
+};
+
+/* Names of exports among the VMs: no VM's name has a colon. */
+#define STORE_EXPORT "export:"
+
+struct store_replica {
+	uint32_t node;
+	char replica[VOLUME_NAME_ID]; /* "": not known yet */
+	bool in_sync;
+	uint64_t incarnation; /* in which it is in sync; 0: none yet */
+	uint64_t reported;    /* that its node told last; 0: none */
+	bool lost;            /* in sync by name only: its files are others now (V25) */
+	bool leaving;         /* no member any more: its files are to be erased */
+};
+
+/* A row of VOLUME-PROTOCOL, section 1, and what an administrator said of it. */
+struct store_volume {
+	char id[VOLUME_NAME_ID];
+	char name[NAME_BYTES_MAX];
+	uint64_t size;
+	uint32_t replicas;       /* wanted */
+	char vm[NAME_BYTES_MAX]; /* whose disk it is, or its export; "": nobody's */
+	uint32_t disk;           /* its number there */
+	uint64_t version;        /* grows with each change of the row */
+	uint32_t epoch;
+	uint32_t primary;
+	uint32_t primary_since;
+	uint32_t fork, cold, vm_epoch;
+	bool deleting;
+	uint64_t degraded; /* wall time since when fewer replicas than wanted are in sync; 0: they all are */
+	size_t n_members;
+	struct store_replica members[ENGINE_REPLICAS_MAX];
 };
 
 struct store_event {
@@ -55,6 +91,15 @@ struct store_cluster {
 	uint64_t wall;      /* latest time that an entry carried */
 	uint64_t event_max; /* highest id of an event */
 };
+
+/* [any] NULL: none there. */
+const struct store_replica *store_volume_on(const struct store_volume *v, uint32_t node);
+
+/* [any] In sync, and what its node reported last is what was in sync: it lost nothing. */
+bool store_replica_is_good(const struct store_replica *r);
+
+/* [any] In sync by the row, but its node has reported a power loss since (V25). */
+bool store_replica_lost_power(const struct store_replica *r);
 
 /* [loop] Open or create the state in the file @path, or in memory for ":memory:". */
 int store_open(const char *path, struct store **ret, struct err *e) KEDGE_MUST_CHECK;
@@ -101,6 +146,10 @@ size_t store_nodes(struct store *s, struct store_node *ret, size_t max);
 bool store_node(struct store *s, uint32_t node, struct store_node *ret);
 size_t store_vms(struct store *s, struct store_vm *ret, size_t max);
 bool store_vm(struct store *s, const char *name, struct store_vm *ret);
+/* Those of one VM follow each other, in the order of their numbers; the VMs are in the order of their names. */
+size_t store_volumes(struct store *s, struct store_volume *ret, size_t max);
+bool store_volume(struct store *s, const char *name, struct store_volume *ret);
+bool store_volume_by_id(struct store *s, const char *id, struct store_volume *ret);
 /* A token that can be used at @wall: not used, not expired. */
 bool store_token(struct store *s, const char *id, uint64_t wall, struct command_token_add *ret);
 /* Events with an id above @after, oldest first. */
