@@ -300,6 +300,11 @@ void guard_link_kick(struct guard_link *g)
 	say(g, GUARD_KICK, 0, -1);
 }
 
+int guard_link_memfd(const struct guard_link *g)
+{
+	return g->memfd;
+}
+
 bool guard_link_is_realtime(const struct guard_link *g)
 {
 	return g->fd >= 0 && sched_getscheduler(g->pid) == SCHED_FIFO;

@@ -24,6 +24,9 @@ void guard_link_kick(struct guard_link *g);
  * not watch the slot, because the agent before died between naming it and saying so. */
 void guard_link_keep(struct guard_link *g, size_t slot, int pidfd);
 
+/* [loop] The page's descriptor, which stays the link's: the engine reads the same page. */
+int guard_link_memfd(const struct guard_link *g);
+
 /* [loop] Does the kernel run the guard before everything else? */
 bool guard_link_is_realtime(const struct guard_link *g);
 

@@ -23,8 +23,10 @@
 
 #define DRIFT_PPM 1000 /* bound on the rate error of any node's clock */
 
-#define GUARD_BEAT (50 * USEC_PER_MS)  /* the guard shows that it lives */
-#define GUARD_LATE (200 * USEC_PER_MS) /* without a beat for this long it counts as gone (L18) */
+#define GUARD_BEAT  (50 * USEC_PER_MS)  /* the guard shows that it lives */
+#define ENGINE_HUNG (10 * USEC_PER_SEC) /* without an echo through its I/O loop for this long the engine is replaced \
+					 */
+#define GUARD_LATE (200 * USEC_PER_MS)  /* without a beat for this long it counts as gone (L18) */
 
 /* profile lan */
 #define LAN_ELECTION_MS   300
