@@ -9,6 +9,7 @@
 #include "base/crc32c.h"
 #include "base/err.h"
 #include "base/fdpass.h"
+#include "base/fdpass_queue.h"
 #include "base/file.h"
 #include "base/guard_page.h"
 #include "base/limits.h"

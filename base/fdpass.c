@@ -58,9 +58,9 @@ static int take_fd(struct msghdr *head, size_t *ret_count)
 	return fd;
 }
 
-int fdpass_recv(int sock, void *ret, size_t n, int *ret_fd)
+int fdpass_recv_any(int sock, void *ret, size_t max, size_t *ret_n, int *ret_fd)
 {
-	struct iovec iov = {ret, n};
+	struct iovec iov = {ret, max};
 	union room room = {{0}};
 	struct msghdr head = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room.bytes, .msg_controllen = sizeof room.bytes};
@@ -71,11 +71,28 @@ int fdpass_recv(int sock, void *ret, size_t n, int *ret_fd)
 	if (got < 0)
 		return errno == EINTR ? -EAGAIN : -errno;
 	fd = take_fd(&head, &count);
-	if ((size_t)got == n && count <= 1 && !(head.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+	if (got > 0 && count <= 1 && !(head.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+		*ret_n = (size_t)got;
 		*ret_fd = fd;
 		return 0;
 	}
 	if (fd >= 0)
 		(void)close(fd);
 	return got == 0 ? -ECONNRESET : -EPROTO;
+}
+
+int fdpass_recv(int sock, void *ret, size_t n, int *ret_fd)
+{
+	size_t got;
+	int fd, rc = fdpass_recv_any(sock, ret, n, &got, &fd);
+
+	if (rc < 0)
+		return rc;
+	if (got == n) {
+		*ret_fd = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	return -EPROTO;
 }

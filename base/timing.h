@@ -24,9 +24,8 @@
 #define DRIFT_PPM 1000 /* bound on the rate error of any node's clock */
 
 #define GUARD_BEAT  (50 * USEC_PER_MS)  /* the guard shows that it lives */
-#define ENGINE_HUNG (10 * USEC_PER_SEC) /* without an echo through its I/O loop for this long the engine is replaced \
-					 */
-#define GUARD_LATE (200 * USEC_PER_MS)  /* without a beat for this long it counts as gone (L18) */
+#define ENGINE_HUNG (10 * USEC_PER_SEC) /* the volume engine is replaced when its I/O loop is silent for so long */
+#define GUARD_LATE  (200 * USEC_PER_MS) /* without a beat for this long it counts as gone (L18) */
 
 /* profile lan */
 #define LAN_ELECTION_MS   300

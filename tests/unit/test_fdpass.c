@@ -163,6 +163,39 @@ static void malformed_ones_leak_nothing(void **state)
 	(void)close(fd);
 }
 
+static void any_length_up_to_a_bound_is_taken(void **state)
+{
+	struct fixture *f = *state;
+	char data[8];
+	size_t n = 99;
+	int fd = 77;
+
+	for (size_t length = 1; length <= sizeof data; length++)
+		for (size_t n_fds = 0; n_fds <= 1; n_fds++) {
+			send_raw(f, length, n_fds);
+			assert_int_equal(fdpass_recv_any(f->ends[1], data, sizeof data, &n, &fd), 0);
+			assert_int_equal(n, length);
+			assert_memory_equal(data, "01234567", length);
+			assert_int_equal(fd >= 0, n_fds);
+			if (fd >= 0)
+				(void)close(fd);
+		}
+	n = 99;
+	fd = 77;
+	for (size_t n_fds = 0; n_fds <= FDS_MAX; n_fds++) {
+		send_raw(f, sizeof data + 1, n_fds);
+		assert_int_equal(fdpass_recv_any(f->ends[1], data, sizeof data, &n, &fd), -EPROTO);
+		if (n_fds < 2)
+			continue;
+		send_raw(f, 3, n_fds);
+		assert_int_equal(fdpass_recv_any(f->ends[1], data, sizeof data, &n, &fd), -EPROTO);
+	}
+	send_raw(f, 0, 1);
+	assert_int_equal(fdpass_recv_any(f->ends[1], data, sizeof data, &n, &fd), -ECONNRESET);
+	assert_int_equal(n, 99);
+	assert_int_equal(fd, 77);
+}
+
 static void errors_are_passed_on(void **state KEDGE_UNUSED)
 {
 	char text[4];
@@ -176,8 +209,12 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(it_arrives_with_its_descriptor), TEST(nothing_blocks),       TEST(the_end_is_told),
-		TEST(malformed_ones_leak_nothing),    TEST(errors_are_passed_on),
+		TEST(it_arrives_with_its_descriptor),
+		TEST(nothing_blocks),
+		TEST(the_end_is_told),
+		TEST(malformed_ones_leak_nothing),
+		TEST(any_length_up_to_a_bound_is_taken),
+		TEST(errors_are_passed_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
