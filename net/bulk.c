@@ -3,7 +3,7 @@
 #include "net/bulk.h"
 
 #include "net/blocking.h"
-#include "net/tls.h"
+#include "net/internal.h"
 #include "proto/proto.h"
 
 #include <errno.h>
@@ -14,14 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#define READ_BYTES   16384
+#define PIECE_BYTES  16384
 #define SALT_BYTES   4
 #define KEY_MAX      32
 #define ALERT_MAX    (100 * USEC_PER_MS) /* a peer that was refused need not hear of it */
 #define AFTER_FINISH 1 /* RFC 5246, 6.1: numbers start at 0 with the new keys, whose first record is Finished */
 
-_Static_assert(NET_BULK_FIRST_BYTES_MAX <= BULK_EARLY_BYTES_MAX && READ_BYTES <= BULK_EARLY_BYTES_MAX,
+_Static_assert(NET_BULK_FIRST_BYTES_MAX <= BULK_EARLY_BYTES_MAX && PIECE_BYTES <= BULK_EARLY_BYTES_MAX,
 	       "what was read and not used fits into the hand-over");
 
 struct net_bulk_identity {
@@ -66,6 +67,47 @@ node_id_t net_bulk_identity_node(const struct net_bulk_identity *id)
 	return id->self.node;
 }
 
+/* ---- dialling ---- */
+
+static socklen_t size_of(const struct sockaddr_storage *a)
+{
+	return a->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+}
+
+static int connect_from(struct sockaddr_storage *from, const struct sockaddr_storage *to)
+{
+	int fd = socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), rc;
+
+	if (fd < 0)
+		return -errno;
+	if (from->ss_family == AF_INET)
+		((struct sockaddr_in *)from)->sin_port = 0;
+	else
+		((struct sockaddr_in6 *)from)->sin6_port = 0;
+	if (bind(fd, (struct sockaddr *)from, size_of(from)) == 0 &&
+	    (connect(fd, (const struct sockaddr *)to, size_of(to)) == 0 || errno == EINPROGRESS))
+		return fd;
+	rc = -errno;
+	(void)close(fd);
+	return rc;
+}
+
+int net_bulk_dial(const char *address, const char *listen, int *ret_fd, struct err *e)
+{
+	struct sockaddr_storage from, to;
+	int rc = net_parse_address(address, &to, e);
+
+	if (rc == 0)
+		rc = net_parse_address(listen, &from, e);
+	if (rc < 0)
+		return rc;
+	rc = connect_from(&from, &to);
+	if (rc < 0)
+		return err_set(e, rc, "connect to %s: %s", address, strerror(-rc));
+	*ret_fd = rc;
+	return 0;
+}
+
 /* ---- the handshake ---- */
 
 static int socket_failed(int rc, struct err *e)
@@ -86,7 +128,7 @@ static int prepare_socket(int fd, struct err *e)
 /* Wait for bytes of the peer; mbedTLS has used up all that came before. */
 static int receive(struct tls *t, const struct net_bulk_handshake *h, struct err *e)
 {
-	long n = blocking_recv(h->fd, buf_reserve(&t->in, READ_BYTES), READ_BYTES, h->deadline);
+	long n = blocking_recv(h->fd, buf_reserve(&t->in, PIECE_BYTES), PIECE_BYTES, h->deadline);
 
 	if (n <= 0)
 		return socket_failed(n < 0 ? (int)n : -ECONNRESET, e);

@@ -22,6 +22,10 @@ struct net_bulk_identity *net_bulk_identity_free(struct net_bulk_identity *id);
 /* [any] Whose certificate it is. */
 node_id_t net_bulk_identity_node(const struct net_bulk_identity *id);
 
+/* [any] Begin to connect to @address from the host of @listen, both "HOST:PORT": a non-blocking socket, which becomes
+ * writable once that is over (SO_ERROR). -EINVAL: an address makes no sense. Or what the socket says. */
+int net_bulk_dial(const char *address, const char *listen, int *ret_fd, struct err *e) KEDGE_MUST_CHECK;
+
 struct net_bulk_handshake {
 	int fd; /* a connected stream; it becomes non-blocking and stays the caller's */
 	bool is_client;

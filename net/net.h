@@ -68,6 +68,9 @@ struct net_callbacks {
 	void (*conn_closed)(void *ctx, struct net_conn *conn);
 	/* The 256-bit secret of join token @id. Returns false when it is unknown, used or expired. */
 	bool (*join_secret)(void *ctx, const char *id, uint8_t ret[32]);
+	/* A connection whose ClientHello asks for kedge-bulk/1, of which @n bytes were read: @first, valid during the
+	 * call. Nobody has proved anything yet. @fd is the callee's. NULL: such are refused. */
+	void (*bulk)(void *ctx, int fd, const uint8_t *first, size_t n);
 };
 
 struct net_config {

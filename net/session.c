@@ -4,6 +4,7 @@
 #include "net/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -328,14 +329,30 @@ static void begin_tls(struct session *s)
 	handshake_continue(s);
 }
 
+/* A bulk link is no stream of ours: its socket goes on by a descriptor of its own, which closing ours does not end. */
+static void hand_on(struct session *s)
+{
+	const struct net_callbacks *cb = &s->net->cb;
+	uv_os_fd_t fd;
+	int own = uv_fileno(&s->handle, &fd) < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	session_close(s, own < 0 ? -EMFILE : -ESHUTDOWN, own < 0 ? "no descriptor is left" : "handed on");
+	if (own >= 0)
+		cb->bulk(cb->ctx, own, s->tls.in.data, s->tls.in.len);
+}
+
 static void hello_continue(struct session *s)
 {
 	int rc = hello_protocol(s->tls.in.data, s->tls.in.len, &s->protocol);
 
 	if (rc == -EAGAIN)
 		return;
+	if (rc == 0 && s->protocol == TLS_BULK && s->net->cb.bulk) {
+		hand_on(s);
+		return;
+	}
 	if (rc == 0 && s->protocol == TLS_BULK)
-		rc = -ENOPROTOOPT; /* this port does not hand links on */
+		rc = -ENOPROTOOPT; /* nobody here takes links */
 	if (rc == -ENOPROTOOPT)
 		refuse(s, ALERT_NO_PROTOCOL, "none of our protocols was asked for");
 	else if (rc < 0)
