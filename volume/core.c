@@ -131,6 +131,12 @@ void core_break(struct volume_core *c, int rc)
 	c->fx.broken(c->fx.ctx, rc);
 }
 
+void volume_core_end(struct volume_core *c)
+{
+	core_step_down(c);
+	c->broken = true;
+}
+
 /* ---- starting (section 1, V2, V17) ---- */
 
 /* V27: what a guest may have read after a power cut must not vanish with the next one. */
@@ -453,22 +459,31 @@ static void status_peer(const struct volume_core *c, unsigned slot, struct volum
 								 .since = p->need_since};
 }
 
+enum volume_role volume_core_role(const struct volume_core *c)
+{
+	if (c->start == START_DONE || c->start == START_REBALLOT)
+		return VOLUME_LEADING;
+	return c->start == START_NONE ? VOLUME_IDLE : VOLUME_STARTING;
+}
+
+bool volume_core_serves(const struct volume_core *c)
+{
+	return volume_core_role(c) == VOLUME_LEADING && c->lead.epoch >= c->row.vm_epoch; /* V32 */
+}
+
 void volume_core_status(const struct volume_core *c, struct volume_core_status *ret)
 {
 	*ret = (struct volume_core_status){
+		.role = volume_core_role(c),
 		.lead = c->lead,
 		.promised = c->state.promised,
 		.active = c->state.active,
+		.serves = volume_core_serves(c),
 		.join = c->join,
 		.joiner = c->join ? c->peers[c->joiner].node : 0,
 		.intents = bits_count(c->intents, c->n_extents),
 		.unflushed = bits_count(c->unflushed, c->n_extents),
 	};
-	if (c->start == START_DONE || c->start == START_REBALLOT)
-		ret->role = VOLUME_LEADING;
-	else if (c->start != START_NONE)
-		ret->role = VOLUME_STARTING;
-	ret->serves = ret->role == VOLUME_LEADING && c->lead.epoch >= c->row.vm_epoch;
 	for (unsigned i = 0; i < PEERS_MAX && ret->role != VOLUME_IDLE; i++)
 		status_peer(c, i, ret);
 	ret->n_blocks = c->n_blocks;

@@ -200,6 +200,10 @@ struct volume_core *volume_core_new(const struct volume_config *config, const st
  * requests are the caller's. Returns NULL. */
 struct volume_core *volume_core_free(struct volume_core *c);
 
+/* Step down (V29) for good: requests come back, clients are dropped, local I/O ends and is told; nothing is begun any
+ * more. Before volume_core_free() of a core that has guests. */
+void volume_core_end(struct volume_core *c);
+
 /* ---- events ---- */
 
 void volume_core_row(struct volume_core *c, const struct volume_row *row);
@@ -264,6 +268,10 @@ struct volume_core_status {
 };
 
 void volume_core_status(const struct volume_core *c, struct volume_core_status *ret);
+
+/* Two of its fields, for little. */
+enum volume_role volume_core_role(const struct volume_core *c);
+bool volume_core_serves(const struct volume_core *c);
 
 /* The live stamp of a block, an intent, and whether @node needs a block; for tests and for backups. */
 struct volume_ballot volume_core_stamp(const struct volume_core *c, uint64_t block);

@@ -3,14 +3,14 @@
 #ifndef KEDGE_VOLUME_ENGINE_H
 #define KEDGE_VOLUME_ENGINE_H
 
-#include "volume/static.h"
+#include "base/base.h"
 
 struct uv_loop_s;
 struct engine;
 
 struct engine_config {
 	const char *dir;         /* the node's folder */
-	const char *static_file; /* stands for the store */
+	const char *static_file; /* stands for the store; NULL: cluster mode, kedged tells at run/vol.sock */
 	bool threads;            /* no io_uring */
 	bool direct;             /* O_DIRECT on the data: around the page cache */
 	uint64_t resync_rate;    /* bytes per second of a resync while guests read or write; 0: no bound */

@@ -118,10 +118,15 @@ static void vol_json(const struct vol *v, struct buf *ret)
 
 static void status(const struct engine *g, struct buf *ret)
 {
+	const char *between = "";
+
 	buf_printf(ret, "{\"node\": %u, \"volumes\": [", g->node);
 	for (const struct vol *v = g->vols; v; v = v->next) {
+		if (v->agent.dropping || v->step == VOL_ERASED)
+			continue;
+		buf_printf(ret, "%s", between);
 		vol_json(v, ret);
-		buf_printf(ret, v->next ? ", " : "");
+		between = ", ";
 	}
 	buf_printf(ret, "]}\n");
 }

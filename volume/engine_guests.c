@@ -15,11 +15,9 @@ static int guest_open(void *ctx, const char *name, struct nbd_export *ret)
 
 	if (!v)
 		return -ENOENT;
-	if (v->step != VOL_OPEN)
+	if (!vol_serves(v)) /* V32, L23 */
 		return -EAGAIN;
 	volume_core_status(v->core, &st);
-	if (!st.serves) /* V32 */
-		return -EAGAIN;
 	*ret = (struct nbd_export){.volume = v, .size = v->size, .epoch = st.lead.epoch};
 	return 0;
 }
@@ -29,7 +27,7 @@ static bool guest_list(void *ctx, size_t i, char ret[NAME_BYTES_MAX])
 	const struct engine *g = ctx;
 
 	for (struct vol *v = g->vols; v; v = v->next) {
-		if (i-- > 0)
+		if (v->agent.dropping || v->step == VOL_ERASED || i-- > 0)
 			continue;
 		memcpy(ret, v->name, NAME_BYTES_MAX);
 		return true;
@@ -42,7 +40,7 @@ static void guest_submit(void *ctx, struct nbd_request *r)
 	struct vol *v = r->volume;
 
 	(void)ctx;
-	if (v->step == VOL_OPEN)
+	if (v->step == VOL_OPEN && v->g->store->allows(v))
 		volume_core_submit(v->core, &r->req);
 	else
 		nbd_request_dropped(r);
@@ -114,7 +112,7 @@ static void guest_extents(void *ctx, struct nbd_request *r)
 	struct vol *v = r->volume;
 
 	(void)ctx;
-	if (v->step != VOL_OPEN) {
+	if (v->step != VOL_OPEN || !v->g->store->allows(v)) {
 		nbd_request_dropped(r);
 		return;
 	}
@@ -127,5 +125,18 @@ static void guest_extents(void *ctx, struct nbd_request *r)
 	job_begin(v->g, &x->job);
 }
 
-const struct nbd_callbacks engine_guest_callbacks = {
-	.open = guest_open, .list = guest_list, .submit = guest_submit, .gone = guest_gone, .extents = guest_extents};
+/* Answers may wait in the server until their client reads. */
+static bool guest_may_answer(void *ctx, void *volume)
+{
+	const struct vol *v = volume;
+
+	(void)ctx;
+	return v->g->store->allows(v);
+}
+
+const struct nbd_callbacks engine_guest_callbacks = {.open = guest_open,
+						     .list = guest_list,
+						     .submit = guest_submit,
+						     .gone = guest_gone,
+						     .extents = guest_extents,
+						     .may_answer = guest_may_answer};

@@ -1,36 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Links with other engines: handed over on `run/vol.sock` by whoever has the node's key, shared by all volumes. */
+ * Links with other engines: handed over by whoever has the node's key, shared by all volumes. */
 #include "volume/engine_internal.h"
 #include "volume/link.h"
 
 #include "proto/proto.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #define RELINK_AFTER (50 * USEC_PER_MS)
 
-/* A maker of links, connected. */
-struct maker {
-	struct maker *next;
-	struct engine *g;
-	int fd;
-	uv_poll_t poll;
-};
-
 struct links {
 	struct engine *g;
-	int listener;
-	uv_poll_t poll;
-	struct maker *makers;
 	struct link *by_node[NODES_MAX + 1];
-	unsigned open; /* handles and links that must close */
+	unsigned open; /* links that must close, and one for ourselves */
 	void (*closed)(void *ctx);
 	void *closed_ctx;
 };
@@ -112,6 +95,7 @@ static void down_cb(void *ctx, struct link *l, node_id_t node, const char *why)
 		 (unsigned long long)received);
 	if (s->by_node[node] == l) {
 		s->by_node[node] = NULL;
+		s->g->store->linked(s->g, node, false);
 		for (struct vol *v = s->g->vols; v; v = v->next)
 			if (v->step == VOL_OPEN)
 				volume_core_link_down(v->core, node);
@@ -121,7 +105,7 @@ static void down_cb(void *ctx, struct link *l, node_id_t node, const char *why)
 
 /* ---- handing over ---- */
 
-static void take(struct links *s, const struct bulk_handover *h, int fd)
+void links_take(struct links *s, const struct bulk_handover *h, int fd)
 {
 	const struct link_callbacks cb = {s, frame_cb, down_cb};
 	struct link *l, *old;
@@ -132,8 +116,8 @@ static void take(struct links *s, const struct bulk_handover *h, int fd)
 		return;
 	}
 	s->open++;
-	if (link_node(l) < 1 || link_node(l) > NODES_MAX || link_node(l) == s->g->node) {
-		link_end(l, "its peer is no other node", false);
+	if (s->g->node == 0 || link_node(l) < 1 || link_node(l) > NODES_MAX || link_node(l) == s->g->node) {
+		link_end(l, s->g->node == 0 ? "this engine knows no node yet" : "its peer is no other node", false);
 		return;
 	}
 	old = s->by_node[h->peer];
@@ -141,6 +125,7 @@ static void take(struct links *s, const struct bulk_handover *h, int fd)
 	if (old)
 		link_end(old, "replaced by a newer one", false);
 	log_info("link with node %u", h->peer);
+	s->g->store->linked(s->g, h->peer, true);
 	for (struct vol *v = s->g->vols; v; v = v->next)
 		if (v->step == VOL_OPEN) {
 			if (old)
@@ -150,92 +135,20 @@ static void take(struct links *s, const struct bulk_handover *h, int fd)
 		}
 }
 
-static void maker_closed(uv_handle_t *handle)
+bool links_has(const struct links *s, node_id_t node)
 {
-	struct maker *m = handle->data;
-	struct links *s = m->g->links;
-
-	(void)close(m->fd);
-	free(m);
-	gone(s);
-}
-
-static void maker_end(struct links *s, struct maker *m)
-{
-	struct maker **at = &s->makers;
-
-	while (*at != m)
-		at = &(*at)->next;
-	*at = m->next;
-	uv_close((uv_handle_t *)&m->poll, maker_closed);
-}
-
-static void maker_cb(uv_poll_t *poll, int status, int events)
-{
-	static struct bulk_handover h;
-	struct maker *m = poll->data;
-	struct links *s = m->g->links;
-	int fd = -1, rc = status < 0 ? status : 0;
-
-	(void)events;
-	while (rc == 0) {
-		rc = fdpass_recv(m->fd, &h, sizeof h, &fd);
-		if (rc == 0 && fd >= 0)
-			take(s, &h, fd);
-		explicit_bzero(&h, sizeof h);
-		fd = -1;
-	}
-	if (rc != -EAGAIN)
-		maker_end(s, m);
-}
-
-static void listen_cb(uv_poll_t *poll, int status, int events)
-{
-	struct links *s = poll->data;
-	int fd = status < 0 ? -1 : accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct maker *m;
-
-	(void)events;
-	if (fd < 0)
-		return;
-	m = xcalloc(1, sizeof *m);
-	*m = (struct maker){.next = s->makers, .g = s->g, .fd = fd};
-	s->makers = m;
-	s->open++;
-	CHECK(uv_poll_init(s->g->loop, &m->poll, fd) == 0);
-	m->poll.data = m;
-	CHECK(uv_poll_start(&m->poll, UV_READABLE, maker_cb) == 0);
+	CHECK(node <= NODES_MAX);
+	return s->by_node[node] != NULL;
 }
 
 /* ---- life ---- */
 
-int links_new(struct engine *g, struct links **ret, struct err *e)
+struct links *links_new(struct engine *g)
 {
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
 	struct links *s = xcalloc(1, sizeof *s);
 
-	s->g = g;
-	if ((size_t)snprintf(at.sun_path, sizeof at.sun_path, "%s/run/vol.sock", g->dir) >= sizeof at.sun_path) {
-		free(s);
-		return err_set(e, -ENAMETOOLONG, "%s: too long for a socket's path", g->dir);
-	}
-	s->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	(void)unlink(at.sun_path);
-	if (s->listener < 0 || bind(s->listener, (struct sockaddr *)&at, sizeof at) < 0 ||
-	    chmod(at.sun_path, 0600) < 0 || listen(s->listener, 4) < 0) {
-		int rc = -errno;
-
-		if (s->listener >= 0)
-			(void)close(s->listener);
-		free(s);
-		return err_set(e, rc, "listen at '%s': %s", at.sun_path, strerror(-rc));
-	}
-	CHECK(uv_poll_init(g->loop, &s->poll, s->listener) == 0);
-	s->poll.data = s;
-	CHECK(uv_poll_start(&s->poll, UV_READABLE, listen_cb) == 0);
-	s->open = 1;
-	*ret = s;
-	return 0;
+	*s = (struct links){.g = g, .open = 1};
+	return s;
 }
 
 static void gone(struct links *s)
@@ -247,22 +160,12 @@ static void gone(struct links *s)
 	free(s);
 }
 
-static void listener_closed(uv_handle_t *handle)
-{
-	struct links *s = handle->data;
-
-	(void)close(s->listener);
-	gone(s);
-}
-
 void links_close(struct links *s, void (*cb)(void *ctx), void *ctx)
 {
 	s->closed = cb;
 	s->closed_ctx = ctx;
-	while (s->makers)
-		maker_end(s, s->makers);
 	for (node_id_t n = 1; n <= NODES_MAX; n++)
 		if (s->by_node[n])
 			link_end(s->by_node[n], "the engine ends", false);
-	uv_close((uv_handle_t *)&s->poll, listener_closed);
+	gone(s);
 }

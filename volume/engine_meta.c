@@ -53,6 +53,8 @@ static void done(struct job *j)
 		volume_core_intents_written(v->core, m->rc);
 	else
 		volume_core_map_written(v->core, m->map->extent, m->rc);
+	if (v->core && m->is_state)
+		v->g->store->moved(v); /* a ballot is durable: it may lead now */
 	free(m->bits);
 	free(m->map);
 	free(m);

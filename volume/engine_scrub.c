@@ -90,6 +90,7 @@ void scrub_found(struct vol *v, const struct volume_finding *f)
 	}
 	if (v->n_findings < FINDINGS_MAX)
 		v->findings[v->n_findings++] = *f;
+	v->g->store->found(v, f);
 }
 
 /* One at a time on a node: the disk is shared. */

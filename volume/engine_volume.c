@@ -62,54 +62,29 @@ static void fx_unlink(void *ctx, node_id_t node)
 	links_relink(ctx, node);
 }
 
-struct propose_job {
-	struct job job;
-	struct vol *v;
-	struct volume_change change;
-	int rc;
-	struct err e;
-};
-
-static void propose_run(struct job *j)
-{
-	struct propose_job *p = CONTAINER_OF(j, struct propose_job, job);
-
-	p->rc = static_change(p->v->g->file, p->v->name, p->v->g->node, &p->change, &p->e);
-}
-
-static void propose_done(struct job *j)
-{
-	struct propose_job *p = CONTAINER_OF(j, struct propose_job, job);
-	struct vol *v = p->v;
-
-	v->jobs--;
-	if (p->rc < 0 && p->rc != -EAGAIN)
-		log_warning("%s: %s", v->name, p->e.text);
-	if (v->core)
-		volume_core_proposed(v->core, &p->change, p->rc);
-	engine_look(v->g);
-	free(p);
-}
-
 static void fx_propose(void *ctx, const struct volume_change *change)
 {
 	struct vol *v = ctx;
-	struct propose_job *p = xcalloc(1, sizeof *p);
 
-	*p = (struct propose_job){.job = {.run = propose_run, .done = propose_done}, .v = v, .change = *change};
-	v->jobs++;
-	job_begin(v->g, &p->job);
+	v->g->store->propose(v, change);
 }
 
 static void fx_look(void *ctx)
 {
-	engine_look(((struct vol *)ctx)->g);
+	struct engine *g = ((struct vol *)ctx)->g;
+
+	g->store->look(g);
 }
 
 static void fx_reply(void *ctx, struct volume_request *r, int rc)
 {
-	(void)ctx;
-	nbd_request_done(CONTAINER_OF(r, struct nbd_request, req), rc);
+	const struct vol *v = ctx;
+	struct nbd_request *request = CONTAINER_OF(r, struct nbd_request, req);
+
+	if (v->g->store->allows(v))
+		nbd_request_done(request, rc);
+	else
+		nbd_request_dropped(request);
 }
 
 static void fx_drop(void *ctx, struct volume_request *r)
@@ -118,12 +93,15 @@ static void fx_drop(void *ctx, struct volume_request *r)
 	nbd_request_dropped(CONTAINER_OF(r, struct nbd_request, req));
 }
 
-static void fx_drop_clients(void *ctx)
+void vol_drop_clients(struct vol *v)
 {
-	struct vol *v = ctx;
-
 	if (v->g->nbd)
 		nbd_server_drop(v->g->nbd, v);
+}
+
+static void fx_drop_clients(void *ctx)
+{
+	vol_drop_clients(ctx);
 }
 
 static void fx_broken(void *ctx, int rc)
@@ -204,13 +182,13 @@ struct open_job {
 
 void vol_path(const struct vol *v, char ret[PATH_BYTES_MAX + 64])
 {
-	size_t n = (size_t)snprintf(ret, PATH_BYTES_MAX + 64, "%s/volumes/", v->g->dir);
+	char id[VOLUME_ID_TEXT];
 
-	for (size_t i = 0; i < VOLUME_ID_BYTES; i++)
-		n += (size_t)snprintf(ret + n, 3, "%02x", v->id[i]);
+	volume_id_text(v->id, id);
+	(void)snprintf(ret, PATH_BYTES_MAX + 64, "%s/volumes/%s", v->g->dir, id);
 }
 
-static const struct volume_member *me(const struct vol *v)
+const struct volume_member *vol_member(const struct vol *v)
 {
 	for (size_t i = 0; i < v->row.n_members; i++)
 		if (v->row.members[i].node == v->g->node)
@@ -235,7 +213,7 @@ static int open_or_make(struct open_job *o)
 /* V25: the files are others than those that were in sync. */
 static int blank_if_lost(struct open_job *o)
 {
-	const struct volume_member *m = me(o->v);
+	const struct volume_member *m = vol_member(o->v);
 
 	if (!volume_replica_state(o->replica)->lost)
 		return 0;
@@ -285,51 +263,70 @@ static void open_run(struct job *j)
 	if (o->rc == 0)
 		o->rc = load_stamps(o);
 	if (o->rc == 0)
-		o->rc = static_report(v->g->file, v->name, v->g->node, volume_replica_super(o->replica)->replica,
-				      volume_replica_state(o->replica)->incarnation, &o->e);
+		o->rc = v->g->store->report(v, o->replica, &o->e);
+}
+
+static void core_begin(struct vol *v, struct open_job *o)
+{
+	struct volume_effects fx = effects;
+	struct volume_config config = {.self = v->g->node,
+				       .size = v->size,
+				       .state = *volume_replica_state(o->replica),
+				       .intents = volume_replica_intents(o->replica),
+				       .stamps = o->stamps,
+				       .copies_max = COPIES_MAX,
+				       .intents_cap = INTENTS_CAP,
+				       .clear_after = CLEAR_AFTER,
+				       .copy_rate = v->g->config.resync_rate};
+
+	memcpy(config.replica, volume_replica_super(o->replica)->replica, sizeof config.replica);
+	fx.ctx = v;
+	v->replica = o->replica;
+	if (v->g->config.direct)
+		go_direct(v, volume_replica_data(v->replica));
+	v->force = false;
+	meta_init(v);
+	v->core = volume_core_new(&config, &fx, clock_boottime());
+	v->step = VOL_OPEN;
+	if (v->row.version)
+		volume_core_row(v->core, &v->row);
+	links_introduce(v->g->links, v);
 }
 
 static void open_done(struct job *j)
 {
 	struct open_job *o = CONTAINER_OF(j, struct open_job, job);
 	struct vol *v = o->v;
-	struct volume_effects fx = effects;
-	struct volume_config config;
 
 	v->jobs--;
+	v->problem[0] = '\0';
 	if (o->rc < 0) {
 		log_error("%s: %s", v->name, o->e.text);
+		(void)snprintf(v->problem, sizeof v->problem, "%.*s", (int)sizeof v->problem - 1, o->e.text);
 		v->replica = volume_replica_close(o->replica);
 		v->step = VOL_FAILED;
 		v->again = clock_boottime() + OPEN_AGAIN;
 	} else {
-		config = (struct volume_config){.self = v->g->node,
-						.size = v->size,
-						.state = *volume_replica_state(o->replica),
-						.intents = volume_replica_intents(o->replica),
-						.stamps = o->stamps,
-						.copies_max = COPIES_MAX,
-						.intents_cap = INTENTS_CAP,
-						.clear_after = CLEAR_AFTER,
-						.copy_rate = v->g->config.resync_rate};
-		memcpy(config.replica, volume_replica_super(o->replica)->replica, sizeof config.replica);
-		fx.ctx = v;
-		v->replica = o->replica;
-		if (v->g->config.direct)
-			go_direct(v, volume_replica_data(v->replica));
-		v->force = false;
-		meta_init(v);
-		v->core = volume_core_new(&config, &fx, clock_boottime());
-		v->step = VOL_OPEN;
-		if (v->row.version)
-			volume_core_row(v->core, &v->row);
-		links_introduce(v->g->links, v);
-		engine_look(v->g); /* our report is in the row */
+		core_begin(v, o);
+		v->g->store->opened(v);
 	}
 	free(o->stamps);
 	free(o);
-	if (v->g->closing)
+	if (v->g->closing || v->agent.dropping)
 		vol_end(v);
+	v->g->store->moved(v);
+}
+
+struct vol *vol_new(struct engine *g, const uint8_t id[VOLUME_ID_BYTES])
+{
+	struct vol *v = xcalloc(1, sizeof *v);
+
+	v->g = g;
+	v->step = VOL_CLOSED;
+	memcpy(v->id, id, sizeof v->id);
+	v->next = g->vols;
+	g->vols = v;
+	return v;
 }
 
 void vol_open(struct vol *v)
@@ -346,26 +343,29 @@ void vol_open(struct vol *v)
 
 /* ---- life ---- */
 
+bool vol_serves(const struct vol *v)
+{
+	return v->step == VOL_OPEN && volume_core_serves(v->core) && v->g->store->allows(v);
+}
+
 /* The core does nothing more; the memory goes when all that is under way has ended. */
 void vol_end(struct vol *v)
 {
-	if (v->step == VOL_OPEN)
+	if (v->step == VOL_OPEN) {
 		v->step = VOL_ENDING;
-	else if (v->step == VOL_FAILED)
+		volume_core_end(v->core);
+	} else if (v->step == VOL_FAILED) {
 		v->step = VOL_CLOSED;
+	}
 }
 
-void vol_row(struct vol *v, const struct volume_row *row)
+static void close_ended(struct vol *v, usec_t now)
 {
-	v->row = *row;
-	if (v->step == VOL_OPEN && me(v) && me(v)->reported) {
-		v->is_reported = true;
-	} else if (v->step == VOL_OPEN && me(v) && v->is_reported) {
-		vol_end(v); /* it was given up and is wanted again: opened anew, it reports itself */
-		return;
-	}
-	if (v->step == VOL_OPEN)
-		volume_core_row(v->core, row);
+	v->core = volume_core_free(v->core);
+	v->replica = volume_replica_close(v->replica);
+	meta_free(v);
+	v->step = v->g->closing || v->agent.dropping ? VOL_CLOSED : VOL_FAILED;
+	v->again = now;
 }
 
 void vol_step(struct vol *v, usec_t now)
@@ -376,13 +376,10 @@ void vol_step(struct vol *v, usec_t now)
 	}
 	if (v->step == VOL_OPEN) /* still */
 		scrub_turn(v, now);
-	if (v->step == VOL_ENDING && v->ios == 0 && v->jobs == 0) {
-		v->core = volume_core_free(v->core);
-		v->replica = volume_replica_close(v->replica);
-		meta_free(v);
-		v->step = v->g->closing ? VOL_CLOSED : VOL_FAILED;
-		v->again = now;
-	}
+	if (v->step == VOL_ENDING && v->ios == 0 && v->jobs == 0)
+		close_ended(v, now);
 	if (v->step == VOL_FAILED && now >= v->again && !v->g->closing)
 		vol_open(v);
+	if (v->step == VOL_CLOSED && v->agent.dropping && v->jobs == 0 && now >= v->again && !v->g->closing)
+		vol_erase(v);
 }

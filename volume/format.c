@@ -5,6 +5,33 @@
 #include <endian.h>
 #include <string.h>
 
+/* ---- ids as text ---- */
+
+void volume_id_text(const uint8_t id[VOLUME_ID_BYTES], char ret[VOLUME_ID_TEXT])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < VOLUME_ID_BYTES; i++) {
+		ret[2 * i] = digits[id[i] >> 4];
+		ret[2 * i + 1] = digits[id[i] & 15];
+	}
+	ret[VOLUME_ID_TEXT - 1] = '\0';
+}
+
+bool volume_id_parse(const char *text, uint8_t ret[VOLUME_ID_BYTES])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	if (strlen(text) != 2 * VOLUME_ID_BYTES || strspn(text, digits) != 2 * VOLUME_ID_BYTES)
+		return false;
+	for (size_t i = 0; i < VOLUME_ID_BYTES; i++)
+		ret[i] = (uint8_t)((strchr(digits, text[2 * i]) - digits) << 4 |
+				   (strchr(digits, text[2 * i + 1]) - digits));
+	return true;
+}
+
+/* ---- pages ---- */
+
 /* Every page begins alike. */
 enum {
 	AT_MAGIC = 0,    /* 8 bytes of text */

@@ -66,6 +66,15 @@ static inline int volume_ballot_compare(struct volume_ballot a, struct volume_ba
 	return (x > y) - (x < y);
 }
 
+/* ---- ids as text ---- */
+
+#define VOLUME_ID_TEXT (2 * VOLUME_ID_BYTES + 1)
+
+/* Hexadecimal digits, and a zero. */
+void volume_id_text(const uint8_t id[VOLUME_ID_BYTES], char ret[VOLUME_ID_TEXT]);
+/* False: it is none. */
+bool volume_id_parse(const char *text, uint8_t ret[VOLUME_ID_BYTES]);
+
 /* ---- sizes and bits ---- */
 
 /* A size is > 0, whole sectors, and at most VOLUME_SIZE_MAX. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * kedge-vol: the volume engine's process. By itself it serves in static mode; it also looks into a replica's folder. */
+ * kedge-vol: the volume engine's process. kedged tells it what is to be, or, in static mode, a file; it also looks into
+ * a replica's folder. */
 #include "volume/ask.h"
 #include "volume/engine.h"
 #include "volume/inspect.h"
@@ -37,8 +38,10 @@ static int usage(int code)
 {
 	(void)fprintf(
 		code ? stderr : stdout,
-		"usage: kedge-vol --static FILE --dir DIR [--direct] [--threads]\n"
-		"         serve the volumes that FILE places in DIR over NBD, at DIR/run/nbd.sock, until SIGTERM;\n"
+		"usage: kedge-vol --dir DIR [--static FILE] [--direct] [--threads]\n"
+		"         serve the volumes of the node in DIR over NBD, at DIR/run/nbd.sock, until SIGTERM; which "
+		"they are\n"
+		"         kedged says at DIR/run/vol.sock, or FILE, which stands for a cluster's store;\n"
 		"         around the page cache, and by threads where io_uring shall not be used\n"
 		"         --resync-rate N: MiB/s of a resync while guests read or write (64; 0: no bound)\n"
 		"         --scrub-every N: days between scrubs of a volume (30; 0: never), --scrub-rate N: MiB/s (16)\n"
@@ -61,7 +64,7 @@ static int usage(int code)
 /* One thing is asked for, with as many words behind it as it takes. */
 static bool makes_sense(const struct wish *w, int words)
 {
-	int things = !!w->inspect + !!w->static_file + !!w->propose + !!w->status + !!w->verify;
+	int things = !!w->inspect + !!w->dir + !!w->propose + !!w->status + !!w->verify;
 
 	if (w->help || w->version)
 		return words == 0;
@@ -228,6 +231,7 @@ static int serve(const struct wish *w)
 	static struct process p;
 	struct engine_config config;
 	struct err e = {0};
+	int rc;
 
 	if (!configure(w, &config)) {
 		(void)fprintf(stderr,
@@ -238,7 +242,10 @@ static int serve(const struct wish *w)
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)mallopt(M_MMAP_THRESHOLD, LARGE); /* left alone it grows, and what opening takes is never given back */
 	CHECK(uv_loop_init(&p.loop) == 0);
-	if (engine_new(&p.loop, &config, &p.engine, &e) < 0) {
+	rc = engine_new(&p.loop, &config, &p.engine, &e);
+	if (rc == -EWOULDBLOCK && !config.static_file)
+		return EXIT_SOUND; /* kedged starts one whenever it sees none */
+	if (rc < 0) {
 		(void)fprintf(stderr, "kedge-vol: %s\n", e.text);
 		return EXIT_FAILED;
 	}

@@ -361,6 +361,14 @@ void nbd_server_status(const struct nbd_server *s, struct nbd_status *ret)
 		ret->waiting++;
 }
 
+bool nbd_server_uses(const struct nbd_server *s, const void *volume)
+{
+	for (struct nbd_link *l = nbd_list_first(&s->volumes); l; l = nbd_list_next(&s->volumes, l))
+		if (CONTAINER_OF(l, struct nbd_volume, link)->volume == volume)
+			return true;
+	return false;
+}
+
 unsigned nbd_server_clients(const struct nbd_server *s, const void *volume)
 {
 	unsigned n = 0;

@@ -64,6 +64,9 @@ struct nbd_callbacks {
 	/* Is the range of @r from its offset on data or hole, and for how many bytes is that so? Answer by
 	 * nbd_extent_done(), now or later. @r->req.kind means nothing here. */
 	void (*extents)(void *ctx, struct nbd_request *r);
+	/* May clients of @volume still be answered? Asked before each call that sends answers, however long ago they
+	 * were ready: false ends the connection without a word (L23). NULL: always. */
+	bool (*may_answer)(void *ctx, void *volume);
 };
 
 /* What clients can take up. Bytes are those of buffers: a read's from its request, a write's from its head on, until
@@ -124,6 +127,9 @@ struct nbd_status {
 
 /* [loop] */
 void nbd_server_status(const struct nbd_server *s, struct nbd_status *ret);
+
+/* [loop] Is there anything left that knows @volume: connections, open or ended, or their requests? */
+bool nbd_server_uses(const struct nbd_server *s, const void *volume);
 
 /* [loop] How many open connections has @volume? */
 unsigned nbd_server_clients(const struct nbd_server *s, const void *volume);

@@ -158,6 +158,13 @@ static void mute(struct nbd_conn *c)
 	c->out.sent = 0;
 }
 
+static bool may_answer(const struct nbd_conn *c)
+{
+	const struct nbd_callbacks *cb = &c->server->cb;
+
+	return !c->volume || !cb->may_answer || cb->may_answer(cb->ctx, c->volume->volume);
+}
+
 /* False: nothing more can be sent now. */
 static bool send_some(struct nbd_conn *c, size_t *budget)
 {
@@ -169,6 +176,10 @@ static bool send_some(struct nbd_conn *c, size_t *budget)
 	m.msg_iovlen = gather(c, iov, &bytes);
 	if (bytes == 0)
 		return false;
+	if (!may_answer(c)) {
+		failed(c);
+		return false;
+	}
 	do
 		n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);

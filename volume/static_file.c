@@ -17,17 +17,11 @@
 
 /* ---- writing ---- */
 
-static void hex(const uint8_t id[VOLUME_ID_BYTES], char ret[2 * VOLUME_ID_BYTES + 1])
-{
-	for (size_t i = 0; i < VOLUME_ID_BYTES; i++)
-		(void)snprintf(ret + 2 * i, 3, "%02x", id[i]);
-}
-
 static void put_volume(const struct static_volume *v, struct buf *ret)
 {
-	char id[2 * VOLUME_ID_BYTES + 1];
+	char id[VOLUME_ID_TEXT];
 
-	hex(v->id, id);
+	volume_id_text(v->id, id);
 	buf_printf(ret,
 		   "volume %s id %s size %" PRIu64 " version %" PRIu64
 		   " epoch %u primary %u since %u fork %u cold %u vm %u\n",
@@ -36,7 +30,7 @@ static void put_volume(const struct static_volume *v, struct buf *ret)
 	for (size_t i = 0; i < v->row.n_members; i++) {
 		const struct volume_member *m = &v->row.members[i];
 
-		hex(m->replica, id);
+		volume_id_text(m->replica, id);
 		buf_printf(ret,
 			   "member %s node %u replica %s in-sync %u incarnation %016" PRIx64 " reported %016" PRIx64
 			   "\n",
@@ -62,20 +56,6 @@ int static_write(const char *path, const struct static_store *s, struct err *e)
 
 /* ---- reading ---- */
 
-static bool unhex(const char *text, uint8_t ret[VOLUME_ID_BYTES])
-{
-	if (strlen(text) != 2 * VOLUME_ID_BYTES || strspn(text, "0123456789abcdef") != 2 * VOLUME_ID_BYTES)
-		return false;
-	for (size_t i = 0; i < VOLUME_ID_BYTES; i++) {
-		unsigned byte;
-
-		if (sscanf(text + 2 * i, "%2x", &byte) != 1)
-			return false;
-		ret[i] = (uint8_t)byte;
-	}
-	return true;
-}
-
 static bool read_node(const char *line, struct static_store *s)
 {
 	struct static_node n = {0};
@@ -96,7 +76,7 @@ static bool read_volume(const char *line, struct static_store *s)
 {
 	struct static_volume v = {0};
 	struct volume_row *r = &v.row;
-	char id[2 * VOLUME_ID_BYTES + 1];
+	char id[VOLUME_ID_TEXT];
 	int end = 0;
 
 	if (s->n_volumes == STATIC_VOLUMES_MAX)
@@ -108,7 +88,7 @@ static bool read_volume(const char *line, struct static_store *s)
 		   &r->vm_epoch, &end) != 10 ||
 	    line[end])
 		return false;
-	if (!name_is_valid(v.name) || !unhex(id, v.id) || !volume_size_is_valid(v.size))
+	if (!name_is_valid(v.name) || !volume_id_parse(id, v.id) || !volume_size_is_valid(v.size))
 		return false;
 	s->volumes[s->n_volumes++] = v;
 	return true;
@@ -118,7 +98,7 @@ static bool read_member(const char *line, struct static_store *s)
 {
 	struct static_volume *v = s->n_volumes ? &s->volumes[s->n_volumes - 1] : NULL;
 	struct volume_member m = {0};
-	char name[NAME_BYTES_MAX], id[2 * VOLUME_ID_BYTES + 1];
+	char name[NAME_BYTES_MAX], id[VOLUME_ID_TEXT];
 	unsigned in_sync;
 	int end = 0;
 
@@ -129,7 +109,7 @@ static bool read_member(const char *line, struct static_store *s)
 	    line[end])
 		return false;
 	if (!v || strcmp(v->name, name) != 0 || v->row.n_members == VOLUME_MEMBERS_MAX || in_sync > 1 || m.node < 1 ||
-	    m.node > NODES_MAX || !unhex(id, m.replica))
+	    m.node > NODES_MAX || !volume_id_parse(id, m.replica))
 		return false;
 	m.in_sync = in_sync;
 	v->row.members[v->row.n_members++] = m;
