@@ -7,6 +7,7 @@
 #include "agent/guard_link.h"
 #include "agent/guests.h"
 #include "agent/node.h"
+#include "agent/volumes.h"
 #include "net/net.h"
 
 #include <uv.h>
@@ -25,6 +26,7 @@ struct agent {
 	struct guard_page *page;
 	struct guard_link *guard;
 	struct guests *guests;
+	struct volumes *volumes;
 	struct ctl *ctl;
 	struct buf ca_cert, ca_key; /* ca_key is empty on a node without it */
 	char ca_fingerprint[65];
@@ -97,6 +99,12 @@ void view_nodes(struct agent *agent, struct pack *p);
 void view_vms(struct agent *agent, struct pack *p);
 bool view_node(struct agent *agent, struct pack *p, const char *name);
 bool view_vm(struct agent *agent, struct pack *p, const char *name);
+void view_volumes(struct agent *agent, struct pack *p);
+/* "volumes": [...] inside a map. */
+void view_volume_list(struct agent *agent, struct pack *p);
+bool view_volume(struct agent *agent, struct pack *p, const char *name);
+/* One text for each that is not well. */
+void view_volume_problems(struct agent *agent, struct pack *p);
 void view_events(struct agent *agent, struct pack *p, uint64_t after, uint64_t limit);
 
 #endif

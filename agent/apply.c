@@ -2,6 +2,8 @@
  * From documents (what an administrator wants) to one log entry: all of them or none. */
 #include "agent/apply.h"
 
+#include "agent/apply_volume.h"
+
 #include "hypervisor/hypervisor.h"
 
 #include <stdio.h>
@@ -76,8 +78,8 @@ static const char *read_boot(const struct msgpack_object *doc, struct command_vm
 		return "kernel and initrd must be absolute paths of at most 1023 plain bytes";
 	if (!get_text(doc, "cmdline", v->cmdline, sizeof v->cmdline))
 		return "cmdline must be a text of at most 2047 bytes, without control characters";
-	if (v->run && v->kernel[0] == '\0')
-		return "a VM that runs needs boot.kernel (VMs have no disks in this release)";
+	if (v->run && v->kernel[0] == '\0' && apply_disks_count(doc) == 0)
+		return "a VM that runs needs boot.kernel, or a disk to boot from";
 	return NULL;
 }
 
@@ -86,9 +88,7 @@ static int read_document(const struct msgpack_object *doc, const char *where, st
 	struct command_vm_put v = {.vcpus = 1, .run = true, .priority = PRIORITY_USUAL};
 	const char *wrong = NULL;
 
-	if (!is_kind(doc, "vm"))
-		wrong = "the kind must be vm";
-	else if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !name_is_valid(v.name))
+	if (!unpack_str(unpack_key(doc, "name"), v.name, sizeof v.name) || !name_is_valid(v.name))
 		wrong = "a name has letters, digits, '.', '_' and '-', at most 63";
 	else if (unpack_key(doc, "run") && !unpack_bool(unpack_key(doc, "run"), &v.run))
 		wrong = "run must be true or false";
@@ -129,41 +129,71 @@ static bool is_same(const struct command_vm_put *a, const struct command_vm_put 
 	       strcmp(a->cmdline, b->cmdline) == 0;
 }
 
-static void tell(struct pack *p, const char *name, const char *action)
+static void tell(struct pack *p, const char *kind, const char *name, const char *action)
 {
 	pack_map(p);
-	pack_kv_str(p, "kind", "vm");
+	pack_kv_str(p, "kind", kind);
 	pack_kv_str(p, "name", name);
 	pack_kv_str(p, "action", action);
 	pack_end(p);
 }
 
-static int add_document(struct agent *agent, const struct msgpack_object *doc, struct change *c, struct pack *p,
-			struct err *e)
+static void add_vm(const struct command_vm_put *v, struct change *c)
 {
-	char where[PATH_BYTES_MAX + 40] = "";
+	struct command_vm_put body = *v;
+
+	random_uuid(body.uuid);
+	(void)snprintf(body.machine, sizeof body.machine, "%s", HYPERVISOR_MACHINE);
+	message_encode(&command_vm_put_type, &body, &c->bodies);
+	c->n_bodies++;
+}
+
+static int add_vm_document(struct agent *agent, const struct msgpack_object *doc, const char *where,
+			   struct apply_places *places, struct change *c, struct pack *p, struct err *e)
+{
+	struct change disks = {0};
 	struct command_vm_put v;
 	struct store_vm old;
-	int rc;
+	bool exists, changed, disks_changed = false;
+	int rc = read_document(doc, where, &v, e);
 
-	(void)unpack_str(unpack_key(doc, "where"), where, sizeof where);
-	rc = read_document(doc, where, &v, e);
 	if (rc < 0)
 		return rc;
-	if (store_vm(agent->store, v.name, &old) && is_same(&v, &old.spec) && !old.deleting) {
-		tell(p, v.name, "none");
-		return 0;
-	}
-	if (v.run && !some_node_could_hold(agent, &v))
+	exists = store_vm(agent->store, v.name, &old);
+	changed = !exists || !is_same(&v, &old.spec) || old.deleting;
+	if (changed && v.run && !some_node_could_hold(agent, &v))
 		return err_set(e, PROTO_E_INVALID,
 			       "%s%svm '%s': no node has the %llu MiB of memory and %u vcpus for it", where,
 			       where[0] ? ": " : "", v.name, (unsigned long long)(v.memory_bytes >> 20), v.vcpus);
-	tell(p, v.name, store_vm(agent->store, v.name, &old) ? "update" : "create");
-	random_uuid(v.uuid);
-	(void)snprintf(v.machine, sizeof v.machine, "%s", HYPERVISOR_MACHINE);
-	message_encode(&command_vm_put_type, &v, &c->bodies);
-	c->n_bodies++;
-	return 0;
+	rc = apply_disks(agent, doc, where, v.name, places, &disks, &disks_changed, e);
+	if (rc == 0) {
+		tell(p, "vm", v.name, !exists ? "create" : changed || disks_changed ? "update" : "none");
+		if (changed)
+			add_vm(&v, c);
+		buf_append(&c->bodies, disks.bodies.data, disks.bodies.len);
+		c->n_bodies += disks.n_bodies;
+	}
+	buf_free(&disks.bodies);
+	return rc;
+}
+
+static int add_document(struct agent *agent, const struct msgpack_object *doc, struct apply_places *places,
+			struct change *c, struct pack *p, struct err *e)
+{
+	char where[PATH_BYTES_MAX + 40] = "", name[NAME_BYTES_MAX] = "";
+	const char *action;
+	int rc;
+
+	(void)unpack_str(unpack_key(doc, "where"), where, sizeof where);
+	if (is_kind(doc, "vm"))
+		return add_vm_document(agent, doc, where, places, c, p, e);
+	if (!is_kind(doc, "volume"))
+		return refuse(e, where, "the kind must be vm or volume");
+	rc = apply_volume(agent, doc, where, places, c, &action, e);
+	(void)unpack_str(unpack_key(doc, "name"), name, sizeof name);
+	if (rc == 0)
+		tell(p, "volume", name, action);
+	return rc;
 }
 
 int apply_documents(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
@@ -171,8 +201,10 @@ int apply_documents(struct agent *agent, const struct msgpack_object *params, st
 	const struct msgpack_object *documents = unpack_key(params, "documents");
 	struct pack p = {.out = &c->result};
 	size_t n = unpack_count(documents);
+	struct apply_places places;
 	bool dry_run = false;
 
+	apply_places_begin(agent, &places);
 	if (!unpack_is_array(documents) || n == 0 || n > DOCUMENTS_MAX)
 		return err_set(e, PROTO_E_INVALID, "apply: from 1 to %d documents", DOCUMENTS_MAX);
 	(void)unpack_bool(unpack_key(params, "dry_run"), &dry_run);
@@ -180,7 +212,7 @@ int apply_documents(struct agent *agent, const struct msgpack_object *params, st
 	pack_key(&p, "changes");
 	pack_array(&p);
 	for (size_t i = 0; i < n; i++) {
-		int rc = add_document(agent, unpack_at(documents, i), c, &p, e);
+		int rc = add_document(agent, unpack_at(documents, i), &places, c, &p, e);
 
 		if (rc < 0)
 			return rc;

@@ -143,6 +143,31 @@ static int set_level(struct reading *r, const struct key *k, const char *value)
 	return refuse(r, k, value, "expected error, warning, info or debug");
 }
 
+/* "30m", "2h", "1d"; "never". */
+static int set_replace_after(struct reading *r, const struct key *k, const char *value)
+{
+	static const struct {
+		char unit;
+		unsigned seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	char *end;
+	unsigned long n;
+
+	if (strcmp(value, "never") == 0) {
+		r->config->replace_after = 0;
+		return 1;
+	}
+	errno = 0;
+	n = strtoul(value, &end, 10);
+	for (size_t i = 0; i < ARRAY_LEN(units); i++)
+		if (!errno && value[0] >= '0' && value[0] <= '9' && end[0] == units[i].unit && !end[1] && n >= 1 &&
+		    n <= 10000) {
+			r->config->replace_after = n * units[i].seconds * USEC_PER_SEC;
+			return 1;
+		}
+	return refuse(r, k, value, "expected a time such as 30m, 2h or 1d, or never");
+}
+
 /* A configuration that breaks the inequality of the takeover would break P2: it is refused here. */
 static int set_profile(struct reading *r, const struct key *k, const char *value)
 {
@@ -168,6 +193,7 @@ static const struct key keys[] = {
 	{"timing", "profile", set_profile, FIELD(timing), false},
 	{"hypervisor", "uri", set_text, FIELD(uri), false},
 	{"hypervisor", "accel", set_accel, FIELD(accel), false},
+	{"volumes", "replace-after", set_replace_after, FIELD(replace_after), false},
 	{"log", "level", set_level, FIELD(level), false},
 };
 _Static_assert(ARRAY_LEN(keys) <= 32, "struct reading has a bit for each");
@@ -265,6 +291,7 @@ static void defaults(struct config *c)
 {
 	c->timing = &timing_lan;
 	c->level = LOG_LEVEL_INFO;
+	c->replace_after = 3600 * USEC_PER_SEC;
 	memcpy(c->accel, "auto", sizeof "auto");
 	(void)snprintf(c->uri, sizeof c->uri, "qemu:///embed?root=%.900s/libvirt", c->dir);
 	(void)snprintf(c->ca, sizeof c->ca, "%.900s/pki/ca.crt", c->dir);

@@ -16,6 +16,7 @@ struct config {
 	const struct timing *timing;
 	char uri[PATH_BYTES_MAX]; /* "none": this node runs no VMs */
 	char accel[8];
+	usec_t replace_after; /* 0: never */
 	enum log_level level;
 };
 

@@ -4,6 +4,7 @@
 
 #include "agent/process.h"
 #include "agent/spawn.h"
+#include "agent/volumes.h"
 #include "hypervisor/hypervisor.h"
 
 #include <dlfcn.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 #include <uv.h>
 
+#define RESUME_EVERY (100 * USEC_PER_MS)
+
 /* One QEMU that this agent knows: made by it, or adopted. */
 struct guest {
 	struct guests *all;
@@ -25,6 +28,8 @@ struct guest {
 	int pidfd;
 	uv_poll_t poll;
 	bool gone;
+	bool io_error; /* QEMU paused it: its disk was not served */
+	usec_t next_resume;
 };
 
 struct guests {
@@ -146,6 +151,16 @@ static void ready(struct guests *g, const struct hypervisor_event *ev)
 	log_info("hypervisor: %s, accelerator %s%s%s", ev->version, ev->accel, ev->text[0] ? ": " : "", ev->text);
 }
 
+/* The generation is not in the event: the one that runs is meant. */
+static void io_error(struct guests *g, const struct hypervisor_event *ev)
+{
+	for (struct guest *i = g->list; i; i = i->next)
+		if (!i->gone && strcmp(i->vm, ev->vm) == 0) {
+			log_warning("vm %s: paused, since a disk is not served", i->vm);
+			i->io_error = true;
+		}
+}
+
 static void handle(struct guests *g, const struct hypervisor_event *ev)
 {
 	switch (ev->kind) {
@@ -165,6 +180,9 @@ static void handle(struct guests *g, const struct hypervisor_event *ev)
 	case HYPERVISOR_SHUTDOWN:
 		if (ev->code < 0)
 			log_warning("vm %s: its power button cannot be pressed: %s", ev->vm, ev->text);
+		break;
+	case HYPERVISOR_IO_ERROR:
+		io_error(g, ev);
 		break;
 	case HYPERVISOR_FORGOTTEN:
 		break;
@@ -211,6 +229,7 @@ static int connect_hypervisor(struct guests *g, const struct config *config, str
 	memcpy(hc.uri, config->uri, sizeof hc.uri);
 	memcpy(hc.accel, config->accel, sizeof hc.accel);
 	(void)snprintf(hc.root, sizeof hc.root, "%.900s/libvirt", config->dir);
+	volumes_socket(config, hc.nbd_socket);
 	(void)snprintf(hc.console_dir, sizeof hc.console_dir, "%.900s/console", config->dir);
 	if (strncmp(config->uri, "qemu:///embed", strlen("qemu:///embed")) == 0)
 		(void)snprintf(g->root, sizeof g->root, "%s/", hc.root);
@@ -326,6 +345,21 @@ void guests_info(const struct guests *g, struct peer_node_info *ret)
 
 /* ---- effects ---- */
 
+/* A disk is called by what stands behind the VM's name. */
+static void add_disks(const struct guests *g, const struct store_vm *vm, struct hypervisor_vm *ret)
+{
+	size_t n;
+	const struct store_volume *disks = node_disks(g->node, vm, &n);
+
+	for (size_t i = 0; i < n && i < VM_DISKS_MAX; i++) {
+		const char *dot = strrchr(disks[i].name, '.');
+		struct hypervisor_disk *d = &ret->disks[ret->n_disks++];
+
+		memcpy(d->volume, disks[i].name, sizeof d->volume);
+		(void)snprintf(d->serial, sizeof d->serial, "%.20s", dot ? dot + 1 : disks[i].name);
+	}
+}
+
 void guests_start(struct guests *g, const struct store_vm *vm)
 {
 	struct hypervisor_vm v = {.vcpus = vm->spec.vcpus, .memory_bytes = vm->spec.memory_bytes};
@@ -337,6 +371,7 @@ void guests_start(struct guests *g, const struct store_vm *vm)
 	memcpy(v.kernel, vm->spec.kernel, sizeof v.kernel);
 	memcpy(v.initrd, vm->spec.initrd, sizeof v.initrd);
 	memcpy(v.cmdline, vm->spec.cmdline, sizeof v.cmdline);
+	add_disks(g, vm, &v);
 	log_info("vm %s: starting generation %llu", v.name, (unsigned long long)vm->gen);
 	g->ops->start(g->hypervisor, &v, vm->gen);
 }
@@ -345,6 +380,36 @@ void guests_resume(struct guests *g, const char *vm, uint64_t gen)
 {
 	if (g->ops)
 		g->ops->resume(g->hypervisor, vm, gen);
+}
+
+static bool may_resume(const struct guests *g, const struct guest *guest, const struct volumes *volumes)
+{
+	struct store_vm row = {0};
+
+	for (size_t i = 0; i < SLOTS_MAX; i++) {
+		const struct guard_slot *s = &g->page->slots[i];
+
+		if (strcmp(s->vm, guest->vm) != 0 || atomic_load(&s->gen) != guest->gen)
+			continue;
+		memcpy(row.spec.name, guest->vm, sizeof row.spec.name);
+		return atomic_load(&s->state) == GUARD_RUNNING && volumes_serve(volumes, &row);
+	}
+	return false;
+}
+
+void guests_step(struct guests *g, const struct volumes *volumes)
+{
+	usec_t now = clock_boottime();
+
+	for (struct guest *i = g->list; i; i = i->next) {
+		if (!i->io_error || i->gone || now < i->next_resume)
+			continue;
+		i->next_resume = now + RESUME_EVERY;
+		if (!may_resume(g, i, volumes))
+			continue;
+		i->io_error = false; /* where it fails again, an event follows */
+		g->ops->resume(g->hypervisor, i->vm, i->gen);
+	}
 }
 
 void guests_shutdown(struct guests *g, const char *vm, uint64_t gen)

@@ -9,6 +9,7 @@
 
 struct uv_loop_s;
 struct guests;
+struct volumes;
 
 /* [loop] Load the module and connect; with uri "none" nothing is loaded and nothing can be started. Blocks for a
  * moment: call before the loop runs. */
@@ -20,6 +21,9 @@ void guests_adopt(struct guests *g, struct node *node);
 
 /* [loop] What the node has, for node_set_info(). */
 void guests_info(const struct guests *g, struct peer_node_info *ret);
+
+/* [loop] Once per turn: guests that were paused by a lost disk go on when it is served again. */
+void guests_step(struct guests *g, const struct volumes *volumes);
 
 /* [loop] The effects of struct node_env. */
 void guests_start(struct guests *g, const struct store_vm *vm);

@@ -89,6 +89,11 @@ static void vm_kill_cb(void *ctx, const char *vm, uint64_t gen)
 	guests_kill(((struct agent *)ctx)->guests, vm, gen);
 }
 
+static bool disks_serve_cb(void *ctx, const struct store_vm *vm)
+{
+	return volumes_serve(((struct agent *)ctx)->volumes, vm);
+}
+
 static void vm_forget_cb(void *ctx, const char *vm, uint64_t gen)
 {
 	guests_forget(((struct agent *)ctx)->guests, vm, gen);
@@ -173,6 +178,7 @@ static void info_step(struct agent *agent, usec_t now)
 		return;
 	agent->next_info = now + INFO_EVERY;
 	guests_info(agent->guests, &info);
+	volumes_info(agent->volumes, &info);
 	info.applied = store_applied(agent->store);
 	info.hash = store_hash(agent->store);
 	node_set_info(agent->node, &info);
@@ -223,6 +229,8 @@ static void check_cb(uv_check_t *check)
 	guard_link_step(agent->guard);
 	consensus_step(agent->consensus);
 	node_step(agent->node);
+	volumes_step(agent->volumes);
+	guests_step(agent->guests, agent->volumes);
 	consensus_step(agent->consensus);
 	ctl_step(agent->ctl);
 	founding_step(agent);
@@ -258,6 +266,7 @@ static void signal_cb(uv_signal_t *handle, int number)
 		uv_close((uv_handle_t *)&agent->signals[i], NULL);
 	agent->closing = 2;
 	guests_close(agent->guests);
+	agent->volumes = volumes_close(agent->volumes);
 	consensus_close(agent->consensus, part_closed_cb, agent);
 	net_close(agent->net, part_closed_cb, agent);
 }
@@ -380,14 +389,16 @@ static int open_node(struct agent *agent, struct err *e)
 				     .vm_resume = vm_resume_cb,
 				     .vm_shutdown = vm_shutdown_cb,
 				     .vm_kill = vm_kill_cb,
-				     .vm_forget = vm_forget_cb};
+				     .vm_forget = vm_forget_cb,
+				     .disks_serve = disks_serve_cb};
 	const struct node_config config = {.self = agent->config.id,
 					   .timing = agent->config.timing,
 					   .store = agent->store,
 					   .consensus = agent->consensus,
 					   .page = agent->page,
 					   .session = random_u64(),
-					   .voters_max = VOTERS};
+					   .voters_max = VOTERS,
+					   .replace_after = agent->config.replace_after};
 	int rc;
 
 	agent->node = node_new(&config, &env);
@@ -396,6 +407,8 @@ static int open_node(struct agent *agent, struct err *e)
 		rc = guests_open(&agent->loop, &agent->config, agent->page, agent->guard, &agent->guests, e);
 	if (rc == 0)
 		guests_adopt(agent->guests, agent->node);
+	if (rc == 0)
+		node_adopt_exports(agent->node);
 	return rc;
 }
 
@@ -430,6 +443,8 @@ static int start(struct agent *agent, struct err *e)
 		rc = open_consensus(agent, e);
 	if (rc == 0)
 		rc = open_node(agent, e);
+	if (rc == 0)
+		rc = volumes_open(agent, guard_link_memfd(agent->guard), &agent->volumes, e);
 	if (rc == 0)
 		rc = port_open(agent, e);
 	if (rc < 0)

@@ -141,16 +141,22 @@ static int vm_restart(struct agent *agent, const struct msgpack_object *params, 
 
 static int delete_object(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
 {
-	struct command_vm_delete body = {0};
-	char kind[16];
-	int rc = get_name(params, body.name, e);
+	struct command_vm_delete vm = {0};
+	struct command_volume_delete volume = {0};
+	char kind[16] = "";
+	int rc = get_name(params, vm.name, e);
 
 	(void)agent;
 	if (rc < 0)
 		return rc;
-	if (!unpack_str(unpack_key(params, "kind"), kind, sizeof kind) || strcmp(kind, "vm") != 0)
-		return err_set(e, PROTO_E_INVALID, "delete: the kind must be vm");
-	add_body(c, &command_vm_delete_type, &body);
+	(void)unpack_str(unpack_key(params, "kind"), kind, sizeof kind);
+	memcpy(volume.name, vm.name, sizeof volume.name);
+	if (strcmp(kind, "vm") == 0 && !strchr(vm.name, ':'))
+		add_body(c, &command_vm_delete_type, &vm);
+	else if (strcmp(kind, "volume") == 0)
+		add_body(c, &command_volume_delete_type, &volume);
+	else
+		return err_set(e, PROTO_E_INVALID, "delete: the kind must be vm or volume");
 	return 0;
 }
 
@@ -254,6 +260,121 @@ static int node_added(struct agent *agent, const struct msgpack_object *params, 
 	return err_set(e, PROTO_E_INTERNAL, "join: node '%s' was added but is not there", name);
 }
 
+/* ---- volumes ---- */
+
+static int volume_list(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	(void)params;
+	(void)e;
+	view_volumes(agent, out);
+	return 0;
+}
+
+static int volume_show(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	char name[NAME_BYTES_MAX];
+	int rc = get_name(params, name, e);
+
+	if (rc < 0)
+		return rc;
+	return view_volume(agent, out, name) ? 0 : err_set(e, PROTO_E_NOT_FOUND, "there is no volume '%s'", name);
+}
+
+/* The primary's engine does it; how far it is stands in volume.show. */
+static int volume_verify(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	char name[NAME_BYTES_MAX];
+	struct store_volume v;
+	int rc = get_name(params, name, e);
+
+	if (rc < 0)
+		return rc;
+	if (!store_volume(agent->store, name, &v))
+		return err_set(e, PROTO_E_NOT_FOUND, "there is no volume '%s'", name);
+	volumes_verify(agent->volumes, &v, get_flag(params, "primary_wins"));
+	return view_volume(agent, out, name) ? 0 : PROTO_E_NOT_FOUND;
+}
+
+static int volume_export(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_export body = {0};
+	char name[NAME_BYTES_MAX];
+	struct store_node nodes[NODES_MAX];
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
+	int rc = get_name(params, body.volume, e);
+
+	if (rc < 0)
+		return rc;
+	if (!unpack_str(unpack_key(params, "node"), name, sizeof name))
+		return err_set(e, PROTO_E_INVALID, "volume export: --node NODE is missing");
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(nodes[i].name, name) == 0)
+			body.node = nodes[i].node;
+	if (body.node == 0)
+		return err_set(e, PROTO_E_NOT_FOUND, "there is no node '%s'", name);
+	add_body(c, &command_export_type, &body);
+	return 0;
+}
+
+static int volume_unexport(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_export body = {0};
+	int rc = get_name(params, body.volume, e);
+
+	(void)agent;
+	if (rc == 0)
+		add_body(c, &command_export_type, &body);
+	return rc;
+}
+
+/* What engines ask for comes by these, from their nodes. */
+static int get_id(const struct msgpack_object *params, char ret[VOLUME_NAME_ID], struct err *e)
+{
+	return unpack_str(unpack_key(params, "id"), ret, VOLUME_NAME_ID)
+		       ? 0
+		       : err_set(e, PROTO_E_INVALID, "the request needs a volume's id");
+}
+
+static int volume_change(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_volume_change body = {.from = (uint32_t)get_number(params, "from", 0),
+					     .kind = (uint32_t)get_number(params, "kind", UINT32_MAX),
+					     .epoch = (uint32_t)get_number(params, "epoch", 0),
+					     .node = (uint32_t)get_number(params, "node", 0),
+					     .incarnation = get_number(params, "incarnation", 0)};
+	int rc = get_id(params, body.id, e);
+
+	(void)agent;
+	if (rc == 0)
+		add_body(c, &command_volume_change_type, &body);
+	return rc;
+}
+
+static int volume_report(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_volume_report body = {.node = (uint32_t)get_number(params, "node", 0),
+					     .incarnation = get_number(params, "incarnation", 0)};
+	int rc = get_id(params, body.id, e);
+
+	(void)agent;
+	if (rc == 0 && !unpack_str(unpack_key(params, "replica"), body.replica, sizeof body.replica))
+		rc = err_set(e, PROTO_E_INVALID, "the request needs a replica's id");
+	if (rc == 0)
+		add_body(c, &command_volume_report_type, &body);
+	return rc;
+}
+
+static int volume_erased(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_volume_erased body = {.node = (uint32_t)get_number(params, "node", 0)};
+	int rc = get_id(params, body.id, e);
+
+	(void)agent;
+	if (rc == 0)
+		add_body(c, &command_volume_erased_type, &body);
+	return rc;
+}
+
 /* ---- the table ---- */
 
 static const struct method methods[] = {
@@ -262,6 +383,14 @@ static const struct method methods[] = {
 	{"node.show", METHOD_READ, NET_ROLE_VIEWER, node_show, NULL, NULL},
 	{"vm.list", METHOD_READ, NET_ROLE_VIEWER, vm_list, NULL, NULL},
 	{"vm.show", METHOD_READ, NET_ROLE_VIEWER, vm_show, NULL, NULL},
+	{"volume.list", METHOD_READ, NET_ROLE_VIEWER, volume_list, NULL, NULL},
+	{"volume.show", METHOD_READ, NET_ROLE_VIEWER, volume_show, NULL, NULL},
+	{"volume.verify", METHOD_READ, NET_ROLE_OPERATOR, volume_verify, NULL, NULL},
+	{"volume.export", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, volume_export, NULL},
+	{"volume.unexport", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, volume_unexport, NULL},
+	{"volume.change", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_change, NULL},
+	{"volume.report", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_report, NULL},
+	{"volume.erased", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_erased, NULL},
 	{"events", METHOD_READ, NET_ROLE_VIEWER, events, NULL, NULL},
 	{"token.create", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, token_create, token_created},
 	{"apply", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, apply_documents, NULL},

@@ -17,6 +17,9 @@ struct node *node_new(const struct node_config *config, const struct node_env *e
 	n->env = *env;
 	n->vms = xcalloc(VMS_MAX, sizeof *n->vms);
 	n->nodes = xcalloc(NODES_MAX, sizeof *n->nodes);
+	n->volumes = xcalloc(VOLUMES_MAX, sizeof *n->volumes);
+	n->disk_views = xcalloc(VOLUMES_MAX, sizeof *n->disk_views);
+	n->disks = xcalloc(VMS_MAX, sizeof *n->disks);
 	lease_voter_init(&n->voter, env->now(env->ctx));
 	lease_leader_init(&n->leader, config->timing);
 	lease_node_init(&n->lease, config->timing, config->session);
@@ -27,8 +30,15 @@ struct node *node_free(struct node *n)
 {
 	if (!n)
 		return NULL;
-	for (size_t i = 0; i <= NODES_MAX; i++)
+	for (size_t i = 0; i <= NODES_MAX; i++) {
 		buf_free(&n->leader_nodes[i].vms);
+		buf_free(&n->leader_nodes[i].volumes);
+	}
+	buf_free(&n->volumes_told);
+	free(n->volumes);
+	free(n->disks);
+	free(n->disk_views);
+	free(n->leader_volumes);
 	free(n->leader_vms);
 	free(n->instances);
 	free(n->started);
@@ -105,7 +115,14 @@ bool node_receive(struct node *n, node_id_t from, const uint8_t *p, size_t len)
 void node_set_info(struct node *n, const struct peer_node_info *info)
 {
 	n->info = *info;
-	n->info.vms = (struct message_bin){0};
+	n->info.vms = n->info.volumes = (struct message_bin){0};
+}
+
+void node_set_volumes(struct node *n, const void *p, size_t len)
+{
+	buf_consume(&n->volumes_told, n->volumes_told.len);
+	buf_append(&n->volumes_told, p, len);
+	n->next_info = 0;
 }
 
 static void refresh(struct node *n)
@@ -120,6 +137,7 @@ static void refresh(struct node *n)
 	n->n_nodes = store_nodes(n->config.store, n->nodes, NODES_MAX);
 	n->next_plan = 0;
 	node_leader_refresh(n, n->leader_vms, n_old);
+	node_volumes_refresh(n);
 }
 
 /* Tell the leader what is here: at once when something changed, else about once a second. */
@@ -141,8 +159,9 @@ static void tell_info(struct node *n, const struct consensus_view *raft)
 	}
 	if (raft->leader && (changed || now >= n->next_info)) {
 		n->info.vms = (struct message_bin){vms.data, vms.len};
+		n->info.volumes = (struct message_bin){n->volumes_told.data, n->volumes_told.len};
 		node_send(n, raft->leader, &peer_node_info_type, &n->info);
-		n->info.vms = (struct message_bin){0};
+		n->info.vms = n->info.volumes = (struct message_bin){0};
 		n->info_told_to = raft->leader;
 		n->next_info = now + INFO_EVERY;
 	}

@@ -37,6 +37,8 @@ struct node_env {
 	void (*vm_shutdown)(void *ctx, const char *vm, uint64_t gen);
 	/* SIGKILL; node_vm_ended() follows when the process is gone. */
 	void (*vm_kill)(void *ctx, const char *vm, uint64_t gen);
+	/* May @vm's QEMU be created: does the engine here serve all of its disks? */
+	bool (*disks_serve)(void *ctx, const struct store_vm *vm);
 	/* The process is gone and everybody knows. */
 	void (*vm_forget)(void *ctx, const char *vm, uint64_t gen);
 };
@@ -49,6 +51,7 @@ struct node_config {
 	struct guard_page *page;
 	uint64_t session; /* random_u64(), new for each process (L2) */
 	unsigned voters_max;
+	usec_t replace_after; /* a node that is silent for so long has its replicas placed anew; 0: never */
 };
 
 struct node *node_new(const struct node_config *config, const struct node_env *env);
@@ -58,6 +61,8 @@ struct node *node_free(struct node *n);
 /* Before the first step: what the file `started` says, and what runs already (L17). */
 void node_started_load(struct node *n, const char *vm, uint64_t gen);
 void node_adopt(struct node *n, size_t slot, int32_t pid);
+/* What the page says of exports; after the VMs. */
+void node_adopt_exports(struct node *n);
 
 /* A frame with an id below PEER_RAFT_FIRST; true when it was one of the node's. @from may be the node itself. */
 bool node_receive(struct node *n, node_id_t from, const uint8_t *p, size_t len);
@@ -68,8 +73,10 @@ void node_vm_started(struct node *n, const char *vm, uint64_t gen, int32_t pid, 
 /* No process of this generation exists and none will: it is gone, or its start failed. */
 void node_vm_ended(struct node *n, const char *vm, uint64_t gen, const char *reason);
 
-/* What this node has; told to the leader about once a second. @vms of @info is ignored. */
+/* What this node has; told to the leader about once a second. @vms and @volumes of @info are ignored. */
 void node_set_info(struct node *n, const struct peer_node_info *info);
+/* What its engine says of the volumes here: struct engine_status, one after the other; copied. */
+void node_set_volumes(struct node *n, const void *p, size_t len);
 
 /* Once per turn, after consensus_step(). */
 void node_step(struct node *n);
@@ -100,6 +107,15 @@ struct node_peer_status {
 	struct peer_node_info info; /* vms: valid until the next frame from that node */
 };
 void node_peer_status(struct node *n, node_id_t peer, struct node_peer_status *ret);
+
+/* The volumes as applied, those of one VM together; valid until the next node_step(). */
+const struct store_volume *node_volumes(const struct node *n, size_t *ret_n);
+/* The disks of @row, in their order. */
+const struct store_volume *node_disks(const struct node *n, const struct store_vm *row, size_t *ret_n);
+/* What the node that leads @v told last about it; false: nothing. @ret->peers is valid until the next frame. */
+bool node_volume_status(const struct node *n, const struct store_volume *v, struct engine_status *ret);
+/* What @v waits for, in one line; "" when all is well. */
+void node_volume_problem(struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX]);
 
 /* State of @vm in the words of `vm ls`, and why it waits ("" when it does not). */
 void node_vm_status(struct node *n, const struct store_vm *vm, char ret_state[16], char ret_reason[REASON_BYTES_MAX]);

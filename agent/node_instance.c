@@ -38,7 +38,8 @@ static void check(const struct node *n, const struct instance *i)
 static void move(const struct node *n, struct instance *i, enum instance_state to)
 {
 	static const bool legal[INSTANCE_STATES][INSTANCE_STATES] = {
-		[INSTANCE_SAVING] = {[INSTANCE_STARTING] = true, [INSTANCE_ENDED] = true},
+		[INSTANCE_SAVING] = {[INSTANCE_STARTING] = true, [INSTANCE_EXPORTED] = true, [INSTANCE_ENDED] = true},
+		[INSTANCE_EXPORTED] = {[INSTANCE_ENDED] = true},
 		[INSTANCE_STARTING] = {[INSTANCE_WATCHED] = true, [INSTANCE_ENDED] = true},
 		[INSTANCE_WATCHED] = {[INSTANCE_ENDED] = true},
 	};
@@ -172,6 +173,19 @@ void node_adopt(struct node *n, size_t slot, int32_t pid)
 	check(n, i);
 }
 
+void node_adopt_exports(struct node *n)
+{
+	for (size_t i = 0; i < EXPORTS_MAX; i++) {
+		const struct export_slot *s = &n->config.page->exports[i];
+		char name[NAME_BYTES_MAX];
+
+		if (atomic_load(&s->gen) == 0)
+			continue;
+		(void)snprintf(name, sizeof name, STORE_EXPORT "%.50s", s->volume);
+		add(n, name, atomic_load(&s->gen), INSTANCE_EXPORTED)->slot = i;
+	}
+}
+
 static void release_slot(struct node *n, struct instance *i)
 {
 	struct guard_slot *s = slot_of(n, i);
@@ -259,25 +273,57 @@ static void end_step(struct node *n, struct instance *i, const struct store_vm *
 	n->env.vm_shutdown(n->env.ctx, i->vm, i->gen);
 }
 
+/* True: the instance is ending, or is to end now. */
+static bool is_over(struct node *n, struct instance *i, const struct judged *j)
+{
+	if (!j->row || j->row->gen > i->gen) { /* L15: it is lost for good; no lease needed */
+		kill_once(n, i);
+		return true;
+	}
+	if (j->mine && (!j->row->spec.run || j->row->end_gen >= i->gen)) {
+		end_step(n, i, j->row);
+		return true;
+	}
+	if (j->mine && node_disk_is_lost(n, j->row)) { /* V13: it is taken over elsewhere */
+		kill_once(n, i);
+		return true;
+	}
+	return false;
+}
+
 static void watched_step(struct node *n, struct instance *i, const struct judged *j)
 {
 	struct guard_slot *s = slot_of(n, i);
 	uint64_t state = atomic_load(&s->state);
 
-	if (!j->row || j->row->gen > i->gen) { /* L15: it is lost for good; no lease needed */
-		kill_once(n, i);
+	if (is_over(n, i, j))
 		return;
-	}
-	if (j->mine && (!j->row->spec.run || j->row->end_gen >= i->gen)) {
-		end_step(n, i, j->row);
-		return;
-	}
-	if (state == GUARD_HELD && n->raise_to == 0 && may_thaw(j, i))
+	if (j->mine)
+		node_movable_step(n, i, j->row, j->raft);
+	if (!atomic_load(&s->guarded)) /* L22: nobody can take it over, a held one goes on */
+		order_thaw(n, i, USEC_INFINITY);
+	else if (state == GUARD_HELD && n->raise_to == 0 && may_thaw(j, i))
 		order_thaw(n, i, PLANTED(startrace) || PLANTED(startnolease) ? USEC_INFINITY : j->deadline);
 	if (state == GUARD_RUNNING && !i->resumed) { /* L13: safe however late */
 		i->resumed = true;
 		n->env.vm_resume(n->env.ctx, i->vm, i->gen);
 	}
+}
+
+/* L23: the slot's time is raised with the lease, only while L12 holds. */
+static void exported_step(struct node *n, struct instance *i, const struct judged *j)
+{
+	if (j->mine && j->row->spec.run && j->row->end_gen < i->gen) {
+		if (may_thaw(j, i) && n->raise_to == 0)
+			node_export_order(n, i, j->deadline);
+		return;
+	}
+	if (j->row && j->row->gen <= i->gen && !j->mine)
+		return; /* an older state than the instance's: not to be judged by */
+	i->asked_to_end = true;
+	node_export_end(n, i);
+	move(n, i, INSTANCE_ENDED);
+	(void)snprintf(i->reason, sizeof i->reason, "not exported any more");
 }
 
 /* L16: process gone, `started` saved: STOPPED until the generation changes. */
@@ -315,6 +361,13 @@ static void saving_step(struct node *n, struct instance *i, const struct judged 
 	}
 	if (!may_start(n, j))
 		return;
+	if (j->row->is_export) {
+		if (node_export_begin(n, i))
+			move(n, i, INSTANCE_EXPORTED);
+		return;
+	}
+	if (!n->env.disks_serve(n->env.ctx, j->row))
+		return; /* settling, or its other replicas are not there yet */
 	move(n, i, INSTANCE_STARTING);
 	n->env.vm_start(n->env.ctx, j->row);
 }
@@ -343,6 +396,9 @@ static bool instance_tick(struct node *n, struct instance *i, const struct conse
 		return false; /* node_vm_started(), node_vm_ended() */
 	case INSTANCE_WATCHED:
 		watched_step(n, i, &j);
+		return false;
+	case INSTANCE_EXPORTED:
+		exported_step(n, i, &j);
 		return false;
 	default:
 		if (!j.row || j.row->gen > i->gen ||
@@ -389,7 +445,7 @@ void node_instance_state(const struct node *n, const struct instance *i, char re
 {
 	static const char *const words[] = {
 		[INSTANCE_SAVING] = "starting", [INSTANCE_STARTING] = "starting", [INSTANCE_ENDED] = "stopped"};
-	const char *word = words[i->state];
+	const char *word = i->state < ARRAY_LEN(words) ? words[i->state] : NULL;
 
 	if (i->state == INSTANCE_WATCHED) {
 		uint64_t state = atomic_load(&slot_of(n, i)->state);
@@ -401,6 +457,8 @@ void node_instance_state(const struct node *n, const struct instance *i, char re
 		else
 			word = i->resumed ? "frozen" : "starting";
 	}
+	if (i->state == INSTANCE_EXPORTED)
+		word = node_export_is_ordered(n, i) ? "running" : "frozen";
 	memset(ret, 0, 16);
 	(void)snprintf(ret, 16, "%s", word);
 }

@@ -18,6 +18,7 @@ enum instance_state {
 	INSTANCE_SAVING,   /* `started` is being saved; no process yet */
 	INSTANCE_STARTING, /* the hypervisor creates it */
 	INSTANCE_WATCHED,  /* it has a process and a slot: the guard holds it or lets it run */
+	INSTANCE_EXPORTED, /* an export: it has a slot that the engine reads */
 	INSTANCE_ENDED,    /* no process: STOPPED is told until the generation changes */
 	INSTANCE_STATES,
 };
@@ -34,6 +35,7 @@ struct instance {
 	bool shutdown; /* the power button was pressed; end it at @end_by */
 	usec_t end_by, next_press;
 	bool killed;
+	usec_t guarded_at, next_ask; /* L20: since when the guard shall watch it */
 	bool asked_to_end;
 	usec_t next_stopped;
 	char reason[REASON_BYTES_MAX];
@@ -55,11 +57,25 @@ struct leader_vm {
 	uint64_t not_before_gen;
 };
 
+/* And about a volume. */
+struct leader_volume {
+	char id[VOLUME_NAME_ID];
+	uint64_t busy;
+	usec_t silent_since; /* since when only silent replicas keep it from serving; 0: not so */
+};
+
 struct leader_node {
 	usec_t info_at; /* 0: never */
 	struct peer_node_info info;
-	struct buf vms;
+	struct buf vms, volumes;
+	usec_t silent_since; /* 0: its lease is fresh */
+	uint32_t replicas;
 	uint64_t session; /* of its last request */
+};
+
+/* Disks of one VM among the volumes. */
+struct disk_range {
+	size_t first, n;
 };
 
 struct node {
@@ -75,6 +91,11 @@ struct node {
 	struct store_vm *vms;
 	struct store_node *nodes;
 
+	size_t n_volumes;
+	struct store_volume *volumes;
+	struct disk_range *disks; /* one per VM, in the order of vms */
+	struct scheduler_disk *disk_views;
+
 	struct instance *instances;
 	size_t n_instances, cap_instances;
 	struct started *started;
@@ -88,10 +109,12 @@ struct node {
 	usec_t frozen_at; /* deadline for which the agent itself froze (L18) */
 
 	struct peer_node_info info;
+	struct buf volumes_told;
 	usec_t next_info;
 	node_id_t info_told_to;
 
-	struct leader_vm *leader_vms; /* one per VM, in the order of vms */
+	struct leader_vm *leader_vms;         /* one per VM, in the order of vms */
+	struct leader_volume *leader_volumes; /* one per volume, in the order of their ids */
 	usec_t next_plan;
 	uint64_t busy_count;
 	struct leader_node leader_nodes[NODES_MAX + 1];
@@ -110,6 +133,35 @@ void node_lease_granted(struct node *n, const struct peer_lease_grant *grant);
 void node_instances_step(struct node *n, const struct consensus_view *raft);
 struct instance *node_instance(struct node *n, const char *vm);
 void node_instance_state(const struct node *n, const struct instance *i, char ret[16]);
+
+/* node_volume.c */
+void node_volumes_refresh(struct node *n);
+void node_volumes_gained(struct node *n);
+/* Is the disk of an instance here good for nothing any more (V13)? */
+bool node_disk_is_lost(const struct node *n, const struct store_vm *row);
+/* Fill n->disk_views; @view needs now and nodes only. */
+void node_disks_view(struct node *n, const struct scheduler_view *view);
+void node_disks_of(const struct node *n, const struct store_vm *row, struct scheduler_vm *ret);
+/* The takeovers of @row's disks by @to, as bodies of the entry that moves it. Returns their number. */
+uint32_t node_takeovers(const struct node *n, const struct store_vm *row, node_id_t to, bool confirmed,
+			const char *reason, struct buf *entry);
+/* The bug `splitmove`: in an entry of their own. */
+void node_takeovers_alone(struct node *n, const struct store_vm *row, node_id_t to, bool confirmed);
+/* Volumes that nobody uses. */
+void node_volumes_step(struct node *n, const struct consensus_view *raft, const struct scheduler_view *view);
+
+/* node_export.c */
+bool node_export_begin(struct node *n, struct instance *i);
+void node_export_end(struct node *n, struct instance *i);
+void node_export_order(struct node *n, const struct instance *i, usec_t valid_until);
+bool node_export_is_ordered(const struct node *n, const struct instance *i);
+
+/* node_movable.c */
+void node_movable_step(struct node *n, struct instance *i, const struct store_vm *row,
+		       const struct consensus_view *raft);
+void node_movable_receive(struct node *n, node_id_t from, const struct peer_ask *ask);
+/* L21 and what the owners shall know; @vms as the scheduler saw them. */
+void node_movable_plan(struct node *n, const struct scheduler_view *view);
 
 /* node_leader.c */
 void node_leader_refresh(struct node *n, struct leader_vm *old, size_t n_old);

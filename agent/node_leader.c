@@ -52,6 +52,9 @@ static void gained(struct node *n, const struct consensus_view *raft)
 		n->leader_vms[i] = (struct leader_vm){0};
 	for (size_t i = 0; i < n->n_vms; i++)
 		memcpy(n->leader_vms[i].name, n->vms[i].spec.name, NAME_BYTES_MAX);
+	node_volumes_gained(n);
+	for (size_t i = 0; i <= NODES_MAX; i++)
+		n->leader_nodes[i].silent_since = 0;
 	*t = (struct term_ctx){n, raft->term};
 	/* L5: libraft adds an entry of its own only over a tail, so one is asked for. */
 	if (PLANTED(nobarrier) || PLANTED(libraft)) {
@@ -123,6 +126,9 @@ static void receive_info(struct node *n, node_id_t from, const struct peer_node_
 	buf_consume(&l->vms, l->vms.len);
 	buf_append(&l->vms, info->vms.p, info->vms.n);
 	l->info.vms = (struct message_bin){l->vms.data, l->vms.len};
+	buf_consume(&l->volumes, l->volumes.len);
+	buf_append(&l->volumes, info->volumes.p, info->volumes.n);
+	l->info.volumes = (struct message_bin){l->volumes.data, l->volumes.len};
 }
 
 static void receive_req(struct node *n, node_id_t from, const struct peer_lease_req *req)
@@ -145,6 +151,7 @@ bool node_leader_receive(struct node *n, node_id_t from, uint32_t id, const uint
 		struct peer_lease_round pong;
 		struct peer_lease_age age;
 		struct peer_stopped stopped;
+		struct peer_ask ask;
 		struct peer_node_info info;
 	} m;
 
@@ -165,6 +172,10 @@ bool node_leader_receive(struct node *n, node_id_t from, uint32_t id, const uint
 	case PEER_STOPPED:
 		if (message_decode(&peer_stopped_type, p, len, &m.stopped, NULL) == 0)
 			receive_stopped(n, from, &m.stopped);
+		return true;
+	case PEER_ASK:
+		if (message_decode(&peer_ask_type, p, len, &m.ask, NULL) == 0)
+			node_movable_receive(n, from, &m.ask);
 		return true;
 	case PEER_NODE_INFO:
 		if (message_decode(&peer_node_info_type, p, len, &m.info, NULL) == 0)
@@ -198,16 +209,24 @@ static void move_done(void *ctx, int status, const struct store_result *result)
 
 static void submit(struct node *n, const struct store_vm *row, const struct scheduler_move *move)
 {
-	struct command_head head = {.wall = n->env.wall(n->env.ctx), .actor = "leader", .bodies = 1};
+	struct command_head head = {.wall = n->env.wall(n->env.ctx), .actor = "leader"};
 	struct command_move c = {.to = move->to, .gen = row->gen, .failed = move->failed};
 	struct leader_vm *v = leader_vm(n, row);
 	struct move_ctx *m = xcalloc(1, sizeof *m);
-	struct buf entry = {0};
+	struct buf entry = {0}, bodies = {0};
 
 	memcpy(c.vm, row->spec.name, sizeof c.vm);
 	memcpy(c.reason, move->reason, sizeof c.reason);
+	c.confirmed = row->owner ? v->stopped_gen == row->gen : row->confirmed;
+	if (move->to && PLANTED(splitmove))
+		node_takeovers_alone(n, row, move->to, c.confirmed);
+	else if (move->to)
+		head.bodies = node_takeovers(n, row, move->to, c.confirmed, c.reason, &bodies);
+	head.bodies++;
 	command_begin(&head, &entry);
+	buf_append(&entry, bodies.data, bodies.len);
 	message_encode(&command_move_type, &c, &entry);
+	buf_free(&bodies);
 	m->node = n;
 	m->number = ++n->busy_count;
 	v->busy = m->number;
@@ -226,14 +245,33 @@ static bool lease_is_fresh(const struct node *n, node_id_t node)
 	return h->granted && now - h->wait_from < LEASE_FRESH;
 }
 
-static size_t view_nodes(const struct node *n, struct scheduler_node *ret)
+/* Counts from when this leader saw it silent first: a new leader waits anew. */
+static bool is_away(struct node *n, node_id_t node, bool is_up)
+{
+	struct leader_node *l = &n->leader_nodes[node];
+
+	if (is_up)
+		l->silent_since = 0;
+	else if (l->silent_since == 0)
+		l->silent_since = now_of(n);
+	return l->silent_since && n->config.replace_after && now_of(n) - l->silent_since >= n->config.replace_after;
+}
+
+static size_t view_nodes(struct node *n, struct scheduler_node *ret)
 {
 	for (size_t i = 0; i < n->n_nodes; i++) {
 		const struct leader_node *l = &n->leader_nodes[n->nodes[i].node];
 
+		bool is_up = l->info_at && lease_is_fresh(n, n->nodes[i].node);
+
 		ret[i] = (struct scheduler_node){
 			.node = n->nodes[i].node,
-			.can_run = l->info_at && l->info.runs_vms && lease_is_fresh(n, n->nodes[i].node),
+			.is_up = is_up,
+			.is_away = is_away(n, n->nodes[i].node, is_up),
+			.has_engine = l->info.has_engine,
+			.disk_free = l->info.disk_free,
+			.replicas = l->replicas,
+			.can_run = is_up && l->info.runs_vms,
 			.memory_bytes = l->info.memory_bytes,
 			.cpus = l->info.cpus,
 		};
@@ -256,8 +294,7 @@ static enum scheduler_out out_of(const struct node *n, const struct consensus_vi
 static struct scheduler_vm view_vm(struct node *n, const struct consensus_view *raft, const struct store_vm *row)
 {
 	const struct leader_vm *v = leader_vm(n, row);
-
-	return (struct scheduler_vm){
+	struct scheduler_vm ret = {
 		.name = row->spec.name,
 		.run = row->spec.run,
 		.owner = row->owner,
@@ -269,7 +306,12 @@ static struct scheduler_vm view_vm(struct node *n, const struct consensus_view *
 		.out = out_of(n, raft, row, v),
 		.failed = v->failed,
 		.not_before = v->not_before_gen == row->gen ? v->not_before : 0,
+		.is_export = row->is_export,
+		.node = row->node,
 	};
+
+	node_disks_of(n, row, &ret);
+	return ret;
 }
 
 /* What the scheduler judges by. The arrays are the caller's, to be freed. */
@@ -278,13 +320,12 @@ static void view_all(struct node *n, const struct consensus_view *raft, struct s
 {
 	*ret_nodes = xcalloc(n->n_nodes + 1, sizeof **ret_nodes);
 	*ret_vms = xcalloc(n->n_vms + 1, sizeof **ret_vms);
+	*ret = (struct scheduler_view){.now = now_of(n), .n_nodes = view_nodes(n, *ret_nodes), .nodes = *ret_nodes};
+	node_disks_view(n, ret);
 	for (size_t i = 0; i < n->n_vms; i++)
 		(*ret_vms)[i] = view_vm(n, raft, &n->vms[i]);
-	*ret = (struct scheduler_view){.now = now_of(n),
-				       .n_nodes = view_nodes(n, *ret_nodes),
-				       .nodes = *ret_nodes,
-				       .n_vms = n->n_vms,
-				       .vms = *ret_vms};
+	ret->n_vms = n->n_vms;
+	ret->vms = *ret_vms;
 }
 
 static void moves_step(struct node *n, const struct consensus_view *raft)
@@ -299,6 +340,8 @@ static void moves_step(struct node *n, const struct consensus_view *raft)
 	count = scheduler_plan(&view, moves, MOVES_PER_STEP);
 	for (size_t i = 0; i < count; i++) /* L8: in the very turn of the decision */
 		submit(n, &n->vms[moves[i].vm], &moves[i]);
+	node_volumes_step(n, raft, &view);
+	node_movable_plan(n, &view);
 	free(nodes);
 	free(vms);
 }

@@ -14,7 +14,7 @@ static void peer_frame_cb(void *ctx, node_id_t from, const uint8_t *p, size_t n)
 	} else if (id >= PEER_RAFT_FIRST) {
 		if (consensus_receive(agent->consensus, from, p, n) < 0)
 			net_peer_drop(agent->net, from, "a frame of raft makes no sense");
-	} else if (!ctl_frame(agent->ctl, from, p, n)) {
+	} else if (!ctl_frame(agent->ctl, from, p, n) && !volumes_frame(agent->volumes, p, n)) {
 		(void)node_receive(agent->node, from, p, n); /* a newer release may know more kinds */
 	}
 }
@@ -99,6 +99,11 @@ void port_step(struct agent *agent)
 			log_warning("%s, ignoring: node %s gets no link", e.text, nodes[i].name);
 }
 
+static void bulk_cb(void *ctx, int fd, const uint8_t *first, size_t n)
+{
+	volumes_accept(((struct agent *)ctx)->volumes, fd, first, n);
+}
+
 int port_open(struct agent *agent, struct err *e)
 {
 	char sock[PATH_BYTES_MAX + 32];
@@ -118,7 +123,8 @@ int port_open(struct agent *agent, struct err *e)
 					 .conn_open = conn_open_cb,
 					 .conn_data = conn_data_cb,
 					 .conn_closed = conn_closed_cb,
-					 .join_secret = join_secret_cb};
+					 .join_secret = join_secret_cb,
+					 .bulk = bulk_cb};
 	int rc;
 
 	(void)snprintf(sock, sizeof sock, "%s/run/ctl.sock", c->dir);

@@ -52,6 +52,7 @@ static void look_at(struct agent *agent, const struct store_node *node, const st
 	ret->role = role_of(node, raft);
 	if (node->node == agent->config.id) {
 		guests_info(agent->guests, &ret->status.info);
+		volumes_info(agent->volumes, &ret->status.info);
 		ret->status.info.applied = store_applied(agent->store);
 		ret->status.heard = true;
 	}
@@ -87,6 +88,8 @@ static void pack_node_problems(struct agent *agent, struct pack *p, const struct
 	}
 	if (v->status.heard && !v->status.info.runs_vms)
 		pack_str(p, "its hypervisor is not ready: it runs no VMs");
+	if (v->status.heard && !v->status.info.has_engine)
+		pack_str(p, "its volume engine does not answer: it has no volumes");
 	if (v->status.heard && !v->status.info.guard_realtime)
 		pack_str(p, "its guard has no real-time priority: on an overloaded node it may freeze late");
 	pack_end(p);
@@ -112,6 +115,8 @@ static void pack_node(struct agent *agent, struct pack *p, const struct store_no
 	pack_kv_str(p, "accel", v.status.info.accel);
 	pack_kv_str(p, "version", v.status.info.version);
 	pack_kv_str(p, "guard", guard_of(&v.status));
+	pack_kv_bool(p, "engine", v.status.info.has_engine);
+	pack_kv_u64(p, "disk_free_bytes", v.status.info.disk_free);
 	pack_kv_u64(p, "applied", v.status.info.applied);
 	pack_key(p, "silent_us");
 	if (v.status.silent == USEC_INFINITY)
@@ -201,7 +206,8 @@ static void pack_vm_list(struct agent *agent, struct pack *p)
 	pack_key(p, "vms");
 	pack_array(p);
 	for (size_t i = 0; i < n; i++)
-		pack_vm(agent, p, &vms[i]);
+		if (!vms[i].is_export)
+			pack_vm(agent, p, &vms[i]);
 	pack_end(p);
 	free(vms);
 }
@@ -217,7 +223,7 @@ bool view_vm(struct agent *agent, struct pack *p, const char *name)
 {
 	struct store_vm vm;
 
-	if (!store_vm(agent->store, name, &vm))
+	if (!store_vm(agent->store, name, &vm) || vm.is_export)
 		return false;
 	pack_map(p);
 	pack_key(p, "vm");
@@ -251,8 +257,8 @@ static void problem_of_vm(struct agent *agent, struct pack *p, const struct stor
 	node_vm_status(agent->node, vm, state, waits);
 	if (!vm->spec.run || strcmp(state, "running") == 0)
 		return;
-	(void)snprintf(text, sizeof text, "vm %s should run but is %s%s%s", vm->spec.name, state, waits[0] ? ": " : "",
-		       waits);
+	(void)snprintf(text, sizeof text, "%s%s should run but is %s%s%s", vm->is_export ? "" : "vm ", vm->spec.name,
+		       state, waits[0] ? ": " : "", waits);
 	pack_str(p, text);
 }
 
@@ -292,6 +298,7 @@ static void pack_problems(struct agent *agent, struct pack *p, bool quorum)
 		problem_of_state(agent, p, &nodes[i]);
 	for (size_t i = 0; i < n_vms; i++)
 		problem_of_vm(agent, p, &vms[i]);
+	view_volume_problems(agent, p);
 	pack_end(p);
 	free(nodes);
 	free(vms);
@@ -314,6 +321,7 @@ void view_status(struct agent *agent, struct pack *p, bool is_local, bool quorum
 	pack_kv_bool(p, "quorum", quorum);
 	pack_node_list(agent, p);
 	pack_vm_list(agent, p);
+	view_volume_list(agent, p);
 	pack_problems(agent, p, quorum);
 	pack_kv_str(p, "node", agent->config.name);
 	pack_kv_u64(p, "applied", store_applied(agent->store));

@@ -27,6 +27,8 @@
 #define ENGINE_HUNG (10 * USEC_PER_SEC) /* the volume engine is replaced when its I/O loop is silent for so long */
 #define GUARD_LATE  (200 * USEC_PER_MS) /* without a beat for this long it counts as gone (L18) */
 
+#define COLD_WAIT (120 * USEC_PER_SEC) /* after a power loss, for in-sync replicas that do not report (V27) */
+
 /* profile lan */
 #define LAN_ELECTION_MS   300
 #define LAN_HEARTBEAT_MS  50

@@ -58,8 +58,9 @@ int command_delete(const struct args *args, struct err *e)
 	struct pack p;
 	int rc;
 
-	if (strcmp(args->words[0], "vm") != 0)
-		return err_set(e, PROTO_E_INVALID, "delete: there is no kind '%.40s': expected vm", args->words[0]);
+	if (strcmp(args->words[0], "vm") != 0 && strcmp(args->words[0], "volume") != 0)
+		return err_set(e, PROTO_E_INVALID, "delete: there is no kind '%.40s': expected vm or volume",
+			       args->words[0]);
 	ask_begin(&p, &params);
 	pack_kv_str(&p, "kind", args->words[0]);
 	pack_kv_str(&p, "name", args->words[1]);
@@ -67,7 +68,10 @@ int command_delete(const struct args *args, struct err *e)
 	if (rc == 0 && args->json)
 		print_json(answer.result, 2);
 	else if (rc == 0)
-		(void)printf("%s %s: deleted (a running one is shut down first)\n", args->words[0], args->words[1]);
+		(void)printf("%s %s: deleted%s\n", args->words[0], args->words[1],
+			     strcmp(args->words[0], "vm") == 0
+				     ? " (a running one is shut down first; its disks stay, as volumes)"
+				     : " with its data");
 	rpc_free(&answer);
 	return rc;
 }
@@ -137,24 +141,52 @@ static int read_file(const char *path, struct buf *ret, char ret_folder[PATH_MAX
 	return rc;
 }
 
-static void pack_documents(struct pack *p, const struct yaml_vm *vms, size_t n)
+static void pack_volume(struct pack *p, const struct yaml_volume *v)
+{
+	pack_kv_u64(p, "size", v->size);
+	if (v->replicas)
+		pack_kv_u64(p, "replicas", v->replicas);
+}
+
+static void pack_vm(struct pack *p, const struct yaml_document *doc)
+{
+	pack_kv_u64(p, "vcpus", doc->vcpus);
+	pack_kv_u64(p, "memory", doc->memory_bytes);
+	pack_kv_bool(p, "run", doc->run);
+	pack_kv_str(p, "kernel", doc->kernel);
+	pack_kv_str(p, "initrd", doc->initrd);
+	pack_kv_str(p, "cmdline", doc->cmdline);
+	pack_kv_u64(p, "priority", doc->priority);
+	pack_key(p, "disks");
+	pack_array(p);
+	for (size_t i = 0; i < doc->n_disks; i++) {
+		pack_map(p);
+		pack_kv_str(p, "name", doc->disks[i].name);
+		pack_volume(p, &doc->disks[i]);
+		pack_end(p);
+	}
+	pack_end(p);
+}
+
+static void pack_document(struct pack *p, const struct yaml_document *doc)
+{
+	pack_map(p);
+	pack_kv_str(p, "kind", doc->is_volume ? "volume" : "vm");
+	pack_kv_str(p, "name", doc->name);
+	pack_kv_str(p, "where", doc->where);
+	if (doc->is_volume)
+		pack_volume(p, &doc->volume);
+	else
+		pack_vm(p, doc);
+	pack_end(p);
+}
+
+static void pack_documents(struct pack *p, const struct yaml_document *docs, size_t n)
 {
 	pack_key(p, "documents");
 	pack_array(p);
-	for (size_t i = 0; i < n; i++) {
-		pack_map(p);
-		pack_kv_str(p, "kind", "vm");
-		pack_kv_str(p, "name", vms[i].name);
-		pack_kv_u64(p, "vcpus", vms[i].vcpus);
-		pack_kv_u64(p, "memory", vms[i].memory_bytes);
-		pack_kv_bool(p, "run", vms[i].run);
-		pack_kv_str(p, "kernel", vms[i].kernel);
-		pack_kv_str(p, "initrd", vms[i].initrd);
-		pack_kv_str(p, "cmdline", vms[i].cmdline);
-		pack_kv_u64(p, "priority", vms[i].priority);
-		pack_kv_str(p, "where", vms[i].where);
-		pack_end(p);
-	}
+	for (size_t i = 0; i < n; i++)
+		pack_document(p, &docs[i]);
 	pack_end(p);
 }
 
@@ -174,7 +206,7 @@ static void print_changes(const struct msgpack_object *changes, bool dry_run)
 	}
 }
 
-static int send_documents(const struct args *args, const struct yaml_vm *vms, size_t n, struct err *e)
+static int send_documents(const struct args *args, const struct yaml_document *docs, size_t n, struct err *e)
 {
 	struct rpc_answer answer = {0};
 	struct buf params = {0};
@@ -182,7 +214,7 @@ static int send_documents(const struct args *args, const struct yaml_vm *vms, si
 	int rc;
 
 	ask_begin(&p, &params);
-	pack_documents(&p, vms, n);
+	pack_documents(&p, docs, n);
 	pack_kv_bool(&p, "dry_run", args->dry_run);
 	rc = ask_change(args, "apply", &p, &answer, e);
 	if (rc == 0 && args->json)
@@ -197,18 +229,19 @@ int command_apply(const struct args *args, struct err *e)
 {
 	char folder[PATH_MAX];
 	struct buf text = {0};
-	struct yaml_vm *vms = NULL;
+	struct yaml_document *docs = NULL;
 	size_t n = 0;
 	int rc;
 
 	if (!args->file)
 		return err_set(e, PROTO_E_INVALID, "apply: -f FILE is missing (- for standard input)");
 	rc = read_file(args->file, &text, folder, e);
-	if (rc == 0 && yaml_read(strcmp(args->file, "-") == 0 ? "<stdin>" : args->file, folder, &text, &vms, &n, e) < 0)
+	if (rc == 0 &&
+	    yaml_read(strcmp(args->file, "-") == 0 ? "<stdin>" : args->file, folder, &text, &docs, &n, e) < 0)
 		rc = PROTO_E_INVALID;
 	if (rc == 0)
-		rc = send_documents(args, vms, n, e);
-	free(vms);
+		rc = send_documents(args, docs, n, e);
+	free(docs);
 	buf_free(&text);
 	return rc;
 }

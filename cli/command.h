@@ -11,8 +11,8 @@
 struct args {
 	const char *words[ARGS_MAX]; /* after the command's own words */
 	size_t n_words;
-	bool json, stale, dry_run, hard, follow;
-	const char *dir, *context, *name, *listen, *zone, *cluster, *file, *expires, *role, *timeout, *limit;
+	bool json, stale, dry_run, hard, follow, primary_wins;
+	const char *dir, *context, *name, *listen, *zone, *cluster, *file, *expires, *role, *timeout, *limit, *node;
 };
 
 struct command {
@@ -44,6 +44,16 @@ const char *text_of(const struct msgpack_object *map, const char *key, char *ret
 uint64_t number_of(const struct msgpack_object *map, const char *key);
 bool flag_of(const struct msgpack_object *map, const char *key);
 
+/* Ask @method, with the first word as its name; with --json print the whole result and be done: 0. 1: the caller shows
+ * it. Or a negative code. */
+int ask_and_maybe_print(const struct args *args, const char *method, struct rpc_answer *answer, struct err *e);
+
+/* Every field of @map on its own line. */
+void print_fields(const struct msgpack_object *map);
+
+/* The table of volumes, or that there are none. */
+void print_volumes(const struct msgpack_object *volumes, const char *indent);
+
 /* A table: columns are as wide as they must be. */
 #define TABLE_COLUMNS_MAX 10
 #define CELL_BYTES        200
@@ -71,6 +81,11 @@ int command_vm_start(const struct args *args, struct err *e);
 int command_vm_stop(const struct args *args, struct err *e);
 int command_vm_kill(const struct args *args, struct err *e);
 int command_vm_restart(const struct args *args, struct err *e);
+int command_volume_ls(const struct args *args, struct err *e);
+int command_volume_show(const struct args *args, struct err *e);
+int command_volume_export(const struct args *args, struct err *e);
+int command_volume_unexport(const struct args *args, struct err *e);
+int command_volume_verify(const struct args *args, struct err *e);
 int command_events(const struct args *args, struct err *e);
 
 /* node_files.c: the files of a node, by init and join. */

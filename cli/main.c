@@ -26,9 +26,13 @@ const struct command commands[] = {
 	{"apply", "-f FILE|- [--dry-run]", "make the cluster what a file says, all of it or nothing",
 	 "  kind: vm\n  name: till-7\n  vcpus: 2\n  memory: 512MiB\n  run: true\n"
 	 "  boot: {kernel: ./vmlinuz, initrd: ./initrd.img, cmdline: console=ttyS0}\n"
-	 "Several documents are separated by ---. Paths are relative to the file.",
+	 "  disks: [{name: root, size: 4GiB, replicas: 2}]\n  ---\n  kind: volume\n  name: scratch\n  size: 1GiB\n"
+	 "Several documents are separated by ---. Paths are relative to the file. A disk that is not named any more\n"
+	 "stays as a volume.",
 	 "-f --dry-run", 0, command_apply},
-	{"delete", "vm NAME", "stop a VM and forget it", "", "", 2, command_delete},
+	{"delete", "vm|volume NAME", "stop a VM and forget it, or erase a volume",
+	 "The disks of a VM stay, as volumes of nobody; to erase one: kedge delete volume VM.DISK", "", 2,
+	 command_delete},
 	{"vm ls", "[--stale]", "list the VMs", "", "--stale", 0, command_vm_ls},
 	{"vm show", "NAME", "show all about one VM", "", "--stale", 1, command_vm_show},
 	{"vm start", "NAME", "let a VM run", "", "", 1, command_vm_start},
@@ -36,6 +40,16 @@ const struct command commands[] = {
 	{"vm kill", "NAME", "end a VM at once, as by pulling its plug; it stays stopped", "", "", 1, command_vm_kill},
 	{"vm restart", "NAME [--hard]", "shut a VM down (--hard: pull its plug) and start it again", "", "--hard", 1,
 	 command_vm_restart},
+	{"volume ls", "[--stale]", "list the volumes and their replicas", "", "--stale", 0, command_volume_ls},
+	{"volume show", "NAME", "show all about one volume", "", "--stale", 1, command_volume_show},
+	{"volume export", "NAME --node NODE", "serve a volume without a VM, on one node",
+	 "It is at DIR/run/nbd.sock of that node then, as the export NAME:\n"
+	 "  nbdinfo \"nbd+unix:///NAME?socket=DIR/run/nbd.sock\"",
+	 "--node", 1, command_volume_export},
+	{"volume unexport", "NAME", "serve it no more; clients are cut off", "", "", 1, command_volume_unexport},
+	{"volume verify", "NAME [--primary-wins]", "compare all replicas block by block, and repair",
+	 "What the majority of the replicas has is right. Where nobody can tell, only --primary-wins decides.",
+	 "--primary-wins", 1, command_volume_verify},
 	{"events", "[--follow] [--limit N]", "show what happened", "", "--follow --limit --stale", 0, command_events},
 };
 const size_t n_commands = ARRAY_LEN(commands);
@@ -83,10 +97,12 @@ struct option_slot {
 	}
 
 static const struct option_slot options[] = {
-	FLAG("--json", json),   VALUE("--dir", dir),         VALUE("--context", context), VALUE("--timeout", timeout),
-	VALUE("--name", name),  VALUE("--listen", listen),   VALUE("--zone", zone),       VALUE("--cluster", cluster),
-	VALUE("-f", file),      VALUE("--expires", expires), VALUE("--role", role),       VALUE("--limit", limit),
-	FLAG("--stale", stale), FLAG("--dry-run", dry_run),  FLAG("--hard", hard),        FLAG("--follow", follow),
+	FLAG("--json", json),        VALUE("--dir", dir),         VALUE("--context", context),
+	VALUE("--timeout", timeout), VALUE("--name", name),       VALUE("--listen", listen),
+	VALUE("--zone", zone),       VALUE("--cluster", cluster), VALUE("-f", file),
+	VALUE("--expires", expires), VALUE("--role", role),       VALUE("--limit", limit),
+	FLAG("--stale", stale),      FLAG("--dry-run", dry_run),  FLAG("--hard", hard),
+	FLAG("--follow", follow),    VALUE("--node", node),       FLAG("--primary-wins", primary_wins),
 };
 
 #define COMMON_OPTIONS 4 /* the first ones */

@@ -102,6 +102,8 @@ static void make_config(const struct node_files *f, struct buf *ret)
 			"; accel = auto\n"
 			"\n"
 			"[volumes]\n"
+			"# A node that is silent for so long has its replicas placed anew on others; or never.\n"
+			"; replace-after = 1h\n"
 			"\n"
 			"[log]\n"
 			"# error, warning, info or debug\n"

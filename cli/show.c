@@ -11,8 +11,7 @@
 #define EVENTS_USUAL 50
 #define FOLLOW_EVERY (500 * USEC_PER_MS)
 
-/* Ask @method; with --json print the whole result and be done. 1: the caller shows it. */
-static int ask_and_maybe_print(const struct args *args, const char *method, struct rpc_answer *answer, struct err *e)
+int ask_and_maybe_print(const struct args *args, const char *method, struct rpc_answer *answer, struct err *e)
 {
 	struct buf params = {0};
 	struct pack p;
@@ -69,8 +68,7 @@ int command_node_ls(const struct args *args, struct err *e)
 	return rc < 0 ? rc : 0;
 }
 
-/* Every field on its own line. */
-static void print_fields(const struct msgpack_object *map)
+void print_fields(const struct msgpack_object *map)
 {
 	const struct msgpack_object *key, *value;
 
@@ -184,6 +182,10 @@ static void print_status(const struct msgpack_object *s)
 	print_nodes(unpack_key(s, "nodes"), "  ");
 	(void)printf("\n");
 	print_vms(unpack_key(s, "vms"), "  ");
+	if (unpack_count(unpack_key(s, "volumes")) > 0) {
+		(void)printf("\n");
+		print_volumes(unpack_key(s, "volumes"), "  ");
+	}
 	print_problems(unpack_key(s, "problems"));
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Resource files, by libyaml's document tree: every node has its line and column, so every mistake has a place. */
-#include "cli/yaml.h"
+ * Documents of resource files, by libyaml's tree: every node has its line and column, so every mistake has a place. */
+#include "cli/yaml_internal.h"
 
 #include "cli/size.h"
 
@@ -13,29 +13,17 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <yaml.h>
 
 #define DOCUMENTS_MAX    256
 #define PRIORITY_MAX     1000
-#define DEPTH_MAX        16  /* libyaml's time grows with the square of the depth, */
-#define ANCHORS_MAX      64  /* and with that of the number of a document's anchors */
-#define DIRECTIVES_MAX   64  /* and of its directives */
+#define SECTOR_BYTES     4096
+#define VOLUME_BYTES_MAX (64ULL << 40)
 #define FILE_BYTES_SHOWN 120 /* of the file's name: struct err has room for all and a reason */
-
-struct reader {
-	const char *file;
-	const char *folder;
-	const struct buf *text;
-	yaml_document_t *doc;
-	struct err *e;
-	struct yaml_vm *vms;
-	size_t n;
-};
 
 /* ---- mistakes ---- */
 
 /* What a file says can hold anything; what is told of it is one line. */
-static int mistake_at(const struct reader *r, size_t line, size_t column, const char *what)
+int yaml_mistake_at(const struct reader *r, size_t line, size_t column, const char *what)
 {
 	size_t n = strlen(r->file);
 	bool is_long = n > FILE_BYTES_SHOWN;
@@ -59,7 +47,7 @@ static int mistake(const struct reader *r, const yaml_node_t *node, const char *
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	return mistake_at(r, node->start_mark.line, node->start_mark.column, text);
+	return yaml_mistake_at(r, node->start_mark.line, node->start_mark.column, text);
 }
 
 /* ---- values ---- */
@@ -81,7 +69,7 @@ static bool has_control_characters(const char *text)
 	return false;
 }
 
-typedef int (*setter)(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm);
+typedef int (*setter)(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
 
 static int set_text(struct reader *r, const yaml_node_t *value, const char *what, char *ret, size_t size)
 {
@@ -95,29 +83,27 @@ static int set_text(struct reader *r, const yaml_node_t *value, const char *what
 	return 0;
 }
 
-static int set_kind(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_kind(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
 	const char *kind = scalar(value);
 
-	(void)vm;
-	if (kind && strcmp(kind, "volume") == 0)
-		return mistake(r, value, "kind volume: this release has no volumes yet");
-	if (!kind || strcmp(kind, "vm") != 0)
-		return mistake(r, value, "there is no kind '%.40s': expected vm", kind ? kind : "");
+	doc->is_volume = kind && strcmp(kind, "volume") == 0;
+	if (!doc->is_volume && (!kind || strcmp(kind, "vm") != 0))
+		return mistake(r, value, "there is no kind '%.40s': expected vm or volume", kind ? kind : "");
 	return 0;
 }
 
-static int set_name(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_name(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	int rc = set_text(r, value, "a name", vm->name, sizeof vm->name);
+	int rc = set_text(r, value, "a name", doc->name, sizeof doc->name);
 
 	if (rc < 0)
 		return rc;
-	if (!name_is_valid(vm->name))
+	if (!name_is_valid(doc->name))
 		return mistake(r, value,
 			       "'%s' is no name: letters, digits, '.', '_' and '-', beginning with a letter "
 			       "or digit",
-			       vm->name);
+			       doc->name);
 	return 0;
 }
 
@@ -137,31 +123,31 @@ static bool number(const yaml_node_t *value, uint64_t max, uint32_t *ret)
 	return true;
 }
 
-static int set_vcpus(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_vcpus(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	if (!number(value, VCPUS_MAX, &vm->vcpus) || vm->vcpus == 0)
+	if (!number(value, VCPUS_MAX, &doc->vcpus) || doc->vcpus == 0)
 		return mistake(r, value, "vcpus must be a number from 1 to %d", VCPUS_MAX);
 	return 0;
 }
 
-static int set_memory(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_memory(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	if (!scalar(value) || !size_parse(scalar(value), &vm->memory_bytes))
+	if (!scalar(value) || !size_parse(scalar(value), &doc->memory_bytes))
 		return mistake(r, value, "memory must be a size such as 512MiB or 4GiB");
-	if (vm->memory_bytes < MEMORY_BYTES_MIN || vm->memory_bytes > MEMORY_BYTES_MAX)
+	if (doc->memory_bytes < MEMORY_BYTES_MIN || doc->memory_bytes > MEMORY_BYTES_MAX)
 		return mistake(r, value, "memory must be from %llu MiB to %llu TiB", MEMORY_BYTES_MIN >> 20,
 			       MEMORY_BYTES_MAX >> 40);
 	return 0;
 }
 
-static int set_run(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_run(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
 	const char *text = scalar(value);
 
 	if (text && (strcmp(text, "true") == 0 || strcmp(text, "yes") == 0))
-		vm->run = true;
+		doc->run = true;
 	else if (text && (strcmp(text, "false") == 0 || strcmp(text, "no") == 0))
-		vm->run = false;
+		doc->run = false;
 	else
 		return mistake(r, value, "run must be true or false");
 	return 0;
@@ -183,31 +169,87 @@ static int set_path(struct reader *r, const yaml_node_t *value, const char *what
 	return 0;
 }
 
-static int set_kernel(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_kernel(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	return set_path(r, value, "kernel", vm->kernel);
+	return set_path(r, value, "kernel", doc->kernel);
 }
 
-static int set_initrd(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_initrd(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	return set_path(r, value, "initrd", vm->initrd);
+	return set_path(r, value, "initrd", doc->initrd);
 }
 
-static int set_cmdline(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_cmdline(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	return set_text(r, value, "cmdline", vm->cmdline, sizeof vm->cmdline);
+	return set_text(r, value, "cmdline", doc->cmdline, sizeof doc->cmdline);
 }
 
-static int set_priority(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_priority(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	if (!number(value, PRIORITY_MAX, &vm->priority))
+	if (!number(value, PRIORITY_MAX, &doc->priority))
 		return mistake(r, value, "priority must be a number from 0 to %d", PRIORITY_MAX);
 	return 0;
 }
 
-static int set_later(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_bytes(struct reader *r, const yaml_node_t *value, uint64_t *ret)
 {
-	(void)vm;
+	if (!scalar(value) || !size_parse(scalar(value), ret))
+		return mistake(r, value, "size must be a size such as 512MiB or 4GiB");
+	if (*ret == 0 || *ret % SECTOR_BYTES || *ret > VOLUME_BYTES_MAX)
+		return mistake(r, value, "size must be a multiple of 4 KiB, at most 64 TiB");
+	return 0;
+}
+
+static int set_replica_count(struct reader *r, const yaml_node_t *value, uint32_t *ret)
+{
+	if (!number(value, REPLICAS_MAX, ret) || *ret == 0)
+		return mistake(r, value, "replicas must be a number from 1 to %d", REPLICAS_MAX);
+	return 0;
+}
+
+static int set_size(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_bytes(r, value, &doc->volume.size);
+}
+
+static int set_replicas(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_replica_count(r, value, &doc->volume.replicas);
+}
+
+/* Of the disk that is being read. */
+static struct yaml_volume *disk(struct yaml_document *doc)
+{
+	return &doc->disks[doc->n_disks];
+}
+
+static int set_disk_name(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	int rc = set_text(r, value, "a name", disk(doc)->name, sizeof disk(doc)->name);
+
+	if (rc < 0)
+		return rc;
+	if (!name_is_valid(disk(doc)->name) || strchr(disk(doc)->name, '.'))
+		return mistake(r, value, "'%s' is no disk's name: letters, digits, '_' and '-'", disk(doc)->name);
+	for (size_t i = 0; i < doc->n_disks; i++)
+		if (strcmp(doc->disks[i].name, disk(doc)->name) == 0)
+			return mistake(r, value, "this VM has a disk '%s' already", disk(doc)->name);
+	return 0;
+}
+
+static int set_disk_size(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_bytes(r, value, &disk(doc)->size);
+}
+
+static int set_disk_replicas(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_replica_count(r, value, &disk(doc)->replicas);
+}
+
+static int set_later(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	(void)doc;
 	return mistake(r, value, "this release does not know that part of a VM yet");
 }
 
@@ -219,15 +261,24 @@ struct key {
 	bool required;
 };
 
-static int set_boot(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm);
-static int set_ha(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm);
+static int set_boot(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
+static int set_ha(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
+static int set_disks(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
 
 static const struct key vm_keys[] = {
 	{"kind", set_kind, true},        {"name", set_name, true},    {"vcpus", set_vcpus, false},
 	{"memory", set_memory, true},    {"run", set_run, false},     {"boot", set_boot, false},
-	{"ha", set_ha, false},           {"disks", set_later, false}, {"networks", set_later, false},
+	{"ha", set_ha, false},           {"disks", set_disks, false}, {"networks", set_later, false},
 	{"placement", set_later, false},
 };
+static const struct key volume_keys[] = {{"kind", set_kind, true},
+					 {"name", set_name, true},
+					 {"size", set_size, true},
+					 {"replicas", set_replicas, false}};
+static const struct key disk_keys[] = {{"name", set_disk_name, true},
+				       {"size", set_disk_size, true},
+				       {"replicas", set_disk_replicas, false},
+				       {"image", set_later, false}};
 static const struct key boot_keys[] = {
 	{"kernel", set_kernel, true}, {"initrd", set_initrd, false}, {"cmdline", set_cmdline, false}};
 static const struct key ha_keys[] = {
@@ -280,7 +331,7 @@ static size_t find_key(const yaml_node_t *key, const struct key *keys, size_t n)
 }
 
 static int read_pair(struct reader *r, const yaml_node_pair_t *pair, const struct key *keys, size_t n, uint32_t *seen,
-		     struct yaml_vm *vm)
+		     struct yaml_document *doc)
 {
 	const yaml_node_t *key = yaml_document_get_node(r->doc, pair->key);
 	const yaml_node_t *value = yaml_document_get_node(r->doc, pair->value);
@@ -291,18 +342,18 @@ static int read_pair(struct reader *r, const yaml_node_pair_t *pair, const struc
 	if (*seen & 1u << i)
 		return mistake(r, key, "the key '%s' stands here twice", keys[i].name);
 	*seen |= 1u << i;
-	return keys[i].set(r, value, vm);
+	return keys[i].set(r, value, doc);
 }
 
 static int read_mapping(struct reader *r, const yaml_node_t *node, const char *what, const struct key *keys, size_t n,
-			struct yaml_vm *vm)
+			struct yaml_document *doc)
 {
 	uint32_t seen = 0;
 
 	if (node->type != YAML_MAPPING_NODE)
 		return mistake(r, node, "%s must be a mapping of keys to values", what);
 	for (yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
-		int rc = read_pair(r, p, keys, n, &seen, vm);
+		int rc = read_pair(r, p, keys, n, &seen, doc);
 
 		if (rc < 0)
 			return rc;
@@ -313,14 +364,32 @@ static int read_mapping(struct reader *r, const yaml_node_t *node, const char *w
 	return 0;
 }
 
-static int set_boot(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_boot(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	return read_mapping(r, value, "boot", boot_keys, ARRAY_LEN(boot_keys), vm);
+	return read_mapping(r, value, "boot", boot_keys, ARRAY_LEN(boot_keys), doc);
 }
 
-static int set_ha(struct reader *r, const yaml_node_t *value, struct yaml_vm *vm)
+static int set_ha(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
-	return read_mapping(r, value, "ha", ha_keys, ARRAY_LEN(ha_keys), vm);
+	return read_mapping(r, value, "ha", ha_keys, ARRAY_LEN(ha_keys), doc);
+}
+
+static int set_disks(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	if (value->type != YAML_SEQUENCE_NODE)
+		return mistake(r, value, "disks must be a list, as in [{name: root, size: 4GiB}]");
+	for (yaml_node_item_t *i = value->data.sequence.items.start; i < value->data.sequence.items.top; i++) {
+		const yaml_node_t *node = yaml_document_get_node(r->doc, *i);
+		int rc;
+
+		if (doc->n_disks == VM_DISKS_MAX)
+			return mistake(r, node, "a VM has at most %d disks", VM_DISKS_MAX);
+		rc = read_mapping(r, node, "a disk", disk_keys, ARRAY_LEN(disk_keys), doc);
+		if (rc < 0)
+			return rc;
+		doc->n_disks++;
+	}
+	return 0;
 }
 
 /* ---- a document as a whole ---- */
@@ -352,214 +421,52 @@ static int check_file(const struct reader *r, const yaml_node_t *place, const ch
 	return 0;
 }
 
-static int check_whole(struct reader *r, const yaml_node_t *root, const struct yaml_vm *vm)
+static int check_vm(struct reader *r, const yaml_node_t *root, const struct yaml_document *doc)
 {
 	const yaml_node_t *boot = value_of(r, root, "boot");
 	int rc = 0;
 
-	for (size_t i = 0; i < r->n; i++)
-		if (strcmp(r->vms[i].name, vm->name) == 0)
-			return mistake(r, value_of(r, root, "name"), "vm '%s' stands in this file twice", vm->name);
-	if (!vm->run)
+	for (size_t i = 0; i < doc->n_disks; i++)
+		if (strlen(doc->name) + strlen(doc->disks[i].name) + 2 > NAME_BYTES_MAX)
+			return mistake(r, value_of(r, root, "disks"),
+				       "the names of VM and disk together have more than %d letters",
+				       NAME_BYTES_MAX - 2);
+	if (!doc->run)
 		return 0;
-	if (vm->kernel[0] == '\0')
-		return mistake(r, root, "a VM that runs needs boot.kernel (or run: false)");
-	rc = check_file(r, value_of(r, boot, "kernel"), "kernel", vm->kernel);
+	if (doc->kernel[0] == '\0' && doc->n_disks == 0)
+		return mistake(r, root, "a VM that runs needs boot.kernel, or a disk to boot from (or run: false)");
+	rc = check_file(r, value_of(r, boot, "kernel"), "kernel", doc->kernel);
 	if (rc == 0)
-		rc = check_file(r, value_of(r, boot, "initrd"), "initrd", vm->initrd);
+		rc = check_file(r, value_of(r, boot, "initrd"), "initrd", doc->initrd);
 	return rc;
 }
 
-static int read_document(struct reader *r, const yaml_node_t *root)
+static int check_whole(struct reader *r, const yaml_node_t *root, const struct yaml_document *doc)
 {
-	struct yaml_vm vm = {.vcpus = 1, .run = true, .priority = 100};
-	int rc = read_mapping(r, root, "a document", vm_keys, ARRAY_LEN(vm_keys), &vm);
+	for (size_t i = 0; i < r->n; i++)
+		if (r->docs[i].is_volume == doc->is_volume && strcmp(r->docs[i].name, doc->name) == 0)
+			return mistake(r, value_of(r, root, "name"), "%s '%s' stands in this file twice",
+				       doc->is_volume ? "volume" : "vm", doc->name);
+	return doc->is_volume ? 0 : check_vm(r, root, doc);
+}
+
+int yaml_document_read(struct reader *r, const yaml_node_t *root)
+{
+	struct yaml_document doc = {.vcpus = 1, .run = true, .priority = 100};
+	const char *kind = scalar(value_of(r, root, "kind"));
+	bool is_volume = kind && strcmp(kind, "volume") == 0;
+	int rc = is_volume ? read_mapping(r, root, "a volume", volume_keys, ARRAY_LEN(volume_keys), &doc)
+			   : read_mapping(r, root, "a document", vm_keys, ARRAY_LEN(vm_keys), &doc);
 
 	if (rc == 0)
-		rc = check_whole(r, root, &vm);
+		rc = check_whole(r, root, &doc);
 	if (rc < 0)
 		return rc;
 	if (r->n == DOCUMENTS_MAX)
 		return mistake(r, root, "more than %d documents: split the file", DOCUMENTS_MAX);
-	(void)snprintf(vm.where, sizeof vm.where, "%.900s:%zu:%zu", r->file, root->start_mark.line + 1,
+	(void)snprintf(doc.where, sizeof doc.where, "%.900s:%zu:%zu", r->file, root->start_mark.line + 1,
 		       root->start_mark.column + 1);
-	r->vms = xrealloc(r->vms, (r->n + 1) * sizeof *r->vms);
-	r->vms[r->n++] = vm;
-	return 0;
-}
-
-/* ---- the text ---- */
-
-/* libyaml counts only bytes where bytes are what is wrong. */
-static int mistake_at_byte(const struct reader *r, size_t offset, const char *what)
-{
-	size_t line = 0, column = 0;
-
-	for (size_t i = 0; i < offset && i < r->text->len; i++) {
-		bool is_inside_a_character = (r->text->data[i] & 0xc0) == 0x80;
-
-		column += !is_inside_a_character;
-		if (r->text->data[i] == '\n') {
-			line++;
-			column = 0;
-		}
-	}
-	return mistake_at(r, line, column, what);
-}
-
-static int parser_mistake(const struct reader *r, const yaml_parser_t *p)
-{
-	char text[200];
-
-	(void)snprintf(text, sizeof text, "this is no YAML: %s%s%s", p->context ? p->context : "",
-		       p->context ? ", " : "", p->problem ? p->problem : "out of memory");
-	if (p->error == YAML_READER_ERROR)
-		return mistake_at_byte(r, p->problem_offset, text);
-	return mistake_at(r, p->problem_mark.line, p->problem_mark.column, text);
-}
-
-static bool open_parser(const struct reader *r, yaml_parser_t *ret)
-{
-	if (!yaml_parser_initialize(ret))
-		return false;
-	yaml_parser_set_input_string(ret, r->text->data ? r->text->data : (const uint8_t *)"", r->text->len);
-	return true;
-}
-
-struct shape {
-	size_t depth;
-	size_t anchors; /* of this document */
-	bool is_over;
-};
-
-static bool has_anchor(const yaml_event_t *event)
-{
-	switch (event->type) {
-	case YAML_SCALAR_EVENT:
-		return event->data.scalar.anchor != NULL;
-	case YAML_SEQUENCE_START_EVENT:
-		return event->data.sequence_start.anchor != NULL;
-	case YAML_MAPPING_START_EVENT:
-		return event->data.mapping_start.anchor != NULL;
-	default:
-		return false;
-	}
-}
-
-static int add_to_shape(const struct reader *r, const yaml_event_t *event, struct shape *shape)
-{
-	char text[100];
-
-	if (event->type == YAML_DOCUMENT_START_EVENT)
-		shape->anchors = 0;
-	if (event->type == YAML_SEQUENCE_START_EVENT || event->type == YAML_MAPPING_START_EVENT)
-		shape->depth++;
-	if (event->type == YAML_SEQUENCE_END_EVENT || event->type == YAML_MAPPING_END_EVENT)
-		shape->depth--;
-	shape->anchors += has_anchor(event);
-	shape->is_over = event->type == YAML_STREAM_END_EVENT;
-	if (shape->depth > DEPTH_MAX)
-		(void)snprintf(text, sizeof text, "nested deeper than %d", DEPTH_MAX);
-	else if (shape->anchors > ANCHORS_MAX)
-		(void)snprintf(text, sizeof text, "more than %d anchors: write the values out", ANCHORS_MAX);
-	else
-		return 0;
-	return mistake_at(r, event->start_mark.line, event->start_mark.column, text);
-}
-
-static int check_directives(const struct reader *r)
-{
-	const uint8_t *at = r->text->data;
-	size_t left = r->text->len, n = 0;
-	char text[60];
-
-	for (size_t line = 0; left > 0; line++) {
-		const uint8_t *end = memchr(at, '\n', left);
-
-		n += *at == '%';
-		if (n > DIRECTIVES_MAX) {
-			(void)snprintf(text, sizeof text, "more than %d directives", DIRECTIVES_MAX);
-			return mistake_at(r, line, 0, text);
-		}
-		left -= end ? (size_t)(end - at) + 1 : left;
-		at = end ? end + 1 : at;
-	}
-	return 0;
-}
-
-/* Before anything is loaded: what would take libyaml minutes ends here at the first level that is too deep. */
-static int check_shape(const struct reader *r)
-{
-	struct shape shape = {0};
-	yaml_parser_t parser;
-	int rc = check_directives(r);
-
-	if (rc < 0)
-		return rc;
-	if (!open_parser(r, &parser))
-		return err_set(r->e, -ENOMEM, "%.200s: out of memory", r->file);
-	while (rc == 0 && !shape.is_over) {
-		yaml_event_t event;
-
-		if (!yaml_parser_parse(&parser, &event)) {
-			rc = parser_mistake(r, &parser);
-			break;
-		}
-		rc = add_to_shape(r, &event, &shape);
-		yaml_event_delete(&event);
-	}
-	yaml_parser_delete(&parser);
-	return rc;
-}
-
-/* 1: there may be more. */
-static int next_document(struct reader *r, yaml_parser_t *parser)
-{
-	yaml_document_t doc;
-	yaml_node_t *root;
-	int rc = 1;
-
-	if (!yaml_parser_load(parser, &doc))
-		return parser_mistake(r, parser);
-	r->doc = &doc;
-	root = yaml_document_get_root_node(&doc);
-	if (!root)
-		rc = 0;
-	else if (read_document(r, root) < 0)
-		rc = -EINVAL;
-	yaml_document_delete(&doc);
-	return rc;
-}
-
-static int read_documents(struct reader *r)
-{
-	yaml_parser_t parser;
-	int rc;
-
-	if (!open_parser(r, &parser))
-		return err_set(r->e, -ENOMEM, "%.200s: out of memory", r->file);
-	do
-		rc = next_document(r, &parser);
-	while (rc > 0);
-	yaml_parser_delete(&parser);
-	if (rc == 0 && r->n == 0)
-		rc = mistake_at(r, 0, 0, "there is no document in this file");
-	return rc;
-}
-
-int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_vm **ret, size_t *ret_n,
-	      struct err *e)
-{
-	struct reader r = {.file = file, .folder = folder, .text = text, .e = e};
-	int rc = check_shape(&r);
-
-	if (rc == 0)
-		rc = read_documents(&r);
-	if (rc < 0) {
-		free(r.vms);
-		return rc;
-	}
-	*ret = r.vms;
-	*ret_n = r.n;
+	r->docs = xrealloc(r->docs, (r->n + 1) * sizeof *r->docs);
+	r->docs[r->n++] = doc;
 	return 0;
 }

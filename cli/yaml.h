@@ -5,8 +5,19 @@
 
 #include "base/base.h"
 
-/* A VM as a document says it; paths are absolute. */
-struct yaml_vm {
+/* A volume, or a disk of a VM. */
+struct yaml_volume {
+	char name[NAME_BYTES_MAX]; /* of a disk */
+	uint64_t size;
+	uint32_t replicas; /* 0: not said */
+};
+
+/* A VM or a volume as a document says it; paths are absolute. */
+struct yaml_document {
+	bool is_volume;
+	struct yaml_volume volume;
+	size_t n_disks;
+	struct yaml_volume disks[VM_DISKS_MAX];
 	char name[NAME_BYTES_MAX];
 	uint32_t vcpus;
 	uint64_t memory_bytes;
@@ -20,7 +31,7 @@ struct yaml_vm {
 
 /* [any] Read the documents in @text (of the file called @file; paths in it are relative to @folder) into a malloc()ed
  * array. On a mistake -EINVAL, and @e says FILE:LINE:COLUMN: what, why. Files that a running VM needs must be there. */
-int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_vm **ret, size_t *ret_n,
+int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_document **ret, size_t *ret_n,
 	      struct err *e) KEDGE_MUST_CHECK;
 
 #endif

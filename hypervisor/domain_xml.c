@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT_BYTES (CMDLINE_BYTES_MAX + 16)
+#define TEXT_BYTES      (CMDLINE_BYTES_MAX + 16)
+#define RECONNECT_DELAY "60" /* seconds, before the guest is paused */
 
 /* A child with text, or without when @fmt is NULL; libxml2 escapes it. */
 static xmlNodePtr child(xmlNodePtr parent, const char *name, const char *fmt, ...) KEDGE_PRINTF(3, 4);
@@ -58,6 +59,8 @@ static void add_boot(xmlNodePtr domain, const struct hypervisor_vm *vm)
 		(void)child(os, "initrd", "%s", vm->initrd);
 	if (vm->cmdline[0])
 		(void)child(os, "cmdline", "%s", vm->cmdline);
+	if (!vm->kernel[0])
+		attribute(child(os, "boot", NULL), "dev", "hd");
 }
 
 /* ACPI and APIC: without them virtio disks hang in the guest, and the power button reaches nobody. */
@@ -79,18 +82,49 @@ static void add_hardware(xmlNodePtr domain, bool is_kvm)
 	(void)child(domain, "on_crash", "destroy");
 }
 
+/* An error, and there is one only where the engine is gone, pauses the guest, which never hears of it. libvirt from 9.2
+ * on lets QEMU's client connect anew by itself, an older one takes no notice of that. */
+static void add_disk(xmlNodePtr devices, const struct hypervisor_disk *disk, size_t i, const char *nbd_socket)
+{
+	xmlNodePtr node = child(devices, "disk", NULL), driver, source, host, target;
+	const char name[] = {'v', 'd', (char)('a' + i), 0};
+
+	attribute(node, "type", "network");
+	attribute(node, "device", "disk");
+	driver = child(node, "driver", NULL);
+	attribute(driver, "name", "qemu");
+	attribute(driver, "type", "raw");
+	attribute(driver, "cache", "none");
+	attribute(driver, "error_policy", "stop");
+	attribute(driver, "rerror_policy", "stop");
+	attribute(driver, "discard", "unmap");
+	source = child(node, "source", NULL);
+	attribute(source, "protocol", "nbd");
+	attribute(source, "name", disk->volume);
+	host = child(source, "host", NULL);
+	attribute(host, "transport", "unix");
+	attribute(host, "socket", nbd_socket);
+	attribute(child(source, "reconnect", NULL), "delay", RECONNECT_DELAY);
+	target = child(node, "target", NULL);
+	attribute(target, "dev", name);
+	attribute(target, "bus", "virtio");
+	(void)child(node, "serial", "%s", disk->serial);
+}
+
 /* The serial port is the console (libvirt adds the alias); what libvirt would add by itself is said to be absent. */
-static void add_devices(xmlNodePtr domain, const char *console)
+static void add_devices(xmlNodePtr domain, const struct hypervisor_vm *vm, const struct domain_place *place)
 {
 	xmlNodePtr devices = child(domain, "devices", NULL), node, source;
 
 	node = child(devices, "controller", NULL);
 	attribute(node, "type", "usb");
 	attribute(node, "model", "none");
+	for (size_t i = 0; i < vm->n_disks; i++)
+		add_disk(devices, &vm->disks[i], i, place->nbd_socket);
 	node = child(devices, "serial", NULL);
 	attribute(node, "type", "file");
 	source = child(node, "source", NULL);
-	attribute(source, "path", console);
+	attribute(source, "path", place->console);
 	attribute(source, "append", "on");
 	attribute(child(node, "target", NULL), "port", "0");
 	node = child(devices, "memballoon", NULL);
@@ -131,7 +165,7 @@ char *domain_xml(const struct hypervisor_vm *vm, const struct domain_place *plac
 		add_identity(domain, vm, place);
 		add_boot(domain, vm);
 		add_hardware(domain, strcmp(place->type, "kvm") == 0);
-		add_devices(domain, place->console);
+		add_devices(domain, vm, place);
 		xmlDocDumpMemory(doc, &text, NULL);
 	}
 	if (text)

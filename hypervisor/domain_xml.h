@@ -12,6 +12,7 @@ struct domain_place {
 	const char *type;                                  /* kvm | qemu | test */
 	char title[DOMAIN_TITLE_BYTES_MAX];                /* whose domain it is: one libvirtd may serve others too */
 	char console[PATH_BYTES_MAX + NAME_BYTES_MAX + 8]; /* the file that the serial console is appended to */
+	const char *nbd_socket;                            /* where its disks are served */
 };
 
 /* [any] The definition of @vm for libvirt, to be freed. NULL when it cannot be written, being no UTF-8, or with

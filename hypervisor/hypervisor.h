@@ -12,7 +12,7 @@
 
 #define HYPERVISOR_MODULE  "kedge-hypervisor.so"
 #define HYPERVISOR_SYMBOL  "kedge_hypervisor"
-#define HYPERVISOR_VERSION 1
+#define HYPERVISOR_VERSION 2
 #define HYPERVISOR_MACHINE "pc-q35-7.2" /* the newest that QEMU of Debian 12 and 13 both have */
 
 struct hypervisor;
@@ -22,6 +22,13 @@ struct hypervisor_config {
 	char root[PATH_BYTES_MAX];        /* DIR/libvirt; made and furnished with etc/qemu.conf for embed */
 	char console_dir[PATH_BYTES_MAX]; /* DIR/console */
 	char accel[8];                    /* auto | kvm | tcg */
+	char nbd_socket[PATH_BYTES_MAX];  /* of the volume engine */
+};
+
+/* A disk over NBD: the export @volume at the engine's socket. */
+struct hypervisor_disk {
+	char volume[NAME_BYTES_MAX];
+	char serial[21]; /* what the guest sees: its name within the VM, cut to what virtio carries */
 };
 
 /* What a guest sees; the same after every failover. */
@@ -34,6 +41,8 @@ struct hypervisor_vm {
 	char kernel[PATH_BYTES_MAX]; /* absolute */
 	char initrd[PATH_BYTES_MAX]; /* absolute, or "" */
 	char cmdline[CMDLINE_BYTES_MAX];
+	size_t n_disks; /* in their order: vda, vdb, ... Without a kernel it boots from the first */
+	struct hypervisor_disk disks[VM_DISKS_MAX];
 };
 
 enum hypervisor_event_kind {
@@ -42,6 +51,7 @@ enum hypervisor_event_kind {
 	HYPERVISOR_START_FAILED, /* nothing runs; text says why */
 	HYPERVISOR_RESUMED,      /* `cont` was given; code 0 or negative */
 	HYPERVISOR_SHUTDOWN,     /* the power button was pressed; code 0 or negative */
+	HYPERVISOR_IO_ERROR,     /* QEMU paused it, since a disk failed: resume() tries again */
 	HYPERVISOR_FORGOTTEN,    /* libvirt knows nothing of it any more; the name is free */
 };
 

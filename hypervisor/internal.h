@@ -19,6 +19,7 @@ struct hypervisor {
 	void *notify_ctx;
 	virConnectPtr conn;
 	int timer;                  /* wakes libvirt's event loop */
+	int lifecycle;              /* the events' number, negative: none come */
 	_Atomic bool stopping;      /* close() was called: no new work, no notify */
 	_Atomic bool loop_stopping; /* the event loop shall end */
 	pthread_mutex_t lock;       /* of what follows */

@@ -125,7 +125,10 @@ static bool is_probed(const struct hypervisor *h)
 /* Paused from its first instruction on (L13); the test driver cannot. False: @ev says why not. */
 static bool create(struct hypervisor *h, const struct hypervisor_vm *vm, struct hypervisor_event *ev)
 {
-	struct domain_place place = {.type = h->is_test ? "test" : h->is_kvm ? "kvm" : "qemu"};
+	struct domain_place place = {.type = h->is_test  ? "test"
+					     : h->is_kvm ? "kvm"
+							 : "qemu",
+				     .nbd_socket = h->config.nbd_socket};
 	virDomainPtr dom;
 	char *xml;
 

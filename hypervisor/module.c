@@ -74,6 +74,19 @@ static void hypervisor_delete(struct hypervisor *h)
 	free(h);
 }
 
+/* [loop thread of libvirt] A disk failed, and QEMU has paused the guest. */
+static void lifecycle_cb(virConnectPtr conn, virDomainPtr dom, int event, int detail, void *ctx)
+{
+	struct hypervisor_event ev = {.kind = HYPERVISOR_IO_ERROR};
+	struct hypervisor *h = ctx;
+
+	(void)conn;
+	if (event != VIR_DOMAIN_EVENT_SUSPENDED || detail != VIR_DOMAIN_EVENT_SUSPENDED_IOERROR)
+		return;
+	(void)snprintf(ev.vm, sizeof ev.vm, "%s", virDomainGetName(dom));
+	hypervisor_tell(h, &ev);
+}
+
 static int connect_now(struct hypervisor *h, struct err *e)
 {
 	char why[256];
@@ -84,8 +97,11 @@ static int connect_now(struct hypervisor *h, struct err *e)
 		return err_set(e, -EIO, "start libvirt: %s", why);
 	}
 	h->conn = virConnectOpen(h->config.uri);
-	if (h->conn)
+	if (h->conn) {
+		h->lifecycle = virConnectDomainEventRegisterAny(h->conn, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+								VIR_DOMAIN_EVENT_CALLBACK(lifecycle_cb), h, NULL);
 		return 0;
+	}
 	hypervisor_error(why, sizeof why);
 	(void)loop_stop(h);
 	return err_set(e, -EIO, "connect to '%s': %s", h->config.uri, why);
@@ -166,6 +182,8 @@ static bool is_idle(const struct hypervisor *h)
 static void disconnect(struct hypervisor *h, void *unused)
 {
 	(void)unused;
+	if (h->lifecycle >= 0)
+		(void)virConnectDomainEventDeregisterAny(h->conn, h->lifecycle);
 	(void)virConnectClose(h->conn);
 }
 

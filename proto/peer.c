@@ -37,9 +37,10 @@ TYPE(peer_stopped, PEER_STOPPED);
 #undef T
 
 #define T struct peer_node_info
-static const struct message_field peer_node_info_fields[] = {F(U64, memory_bytes),    F(U32, cpus),      F(STR, accel),
-							     F(STR, version),         F(U64, applied),   F(U64, hash),
-							     F(BOOL, guard_realtime), F(BOOL, runs_vms), F(BIN, vms)};
+static const struct message_field peer_node_info_fields[] = {
+	F(U64, memory_bytes), F(U32, cpus),        F(STR, accel),           F(STR, version),
+	F(U64, applied),      F(U64, hash),        F(BOOL, guard_realtime), F(BOOL, runs_vms),
+	F(BIN, vms),          F(BOOL, has_engine), F(U64, disk_free),       F(BIN, volumes)};
 TYPE(peer_node_info, PEER_NODE_INFO);
 #undef T
 
@@ -51,6 +52,16 @@ TYPE(peer_vm_state, PEER_VM_STATE);
 #define T struct peer_forward
 static const struct message_field peer_forward_fields[] = {F(U64, id), F(U32, role), F(STR, actor), F(BIN, request)};
 TYPE(peer_forward, PEER_FORWARD);
+#undef T
+
+#define T struct peer_ask
+static const struct message_field peer_ask_fields[] = {F(STR, vm), F(U64, mver)};
+TYPE(peer_ask, PEER_ASK);
+#undef T
+
+#define T struct engine_verify
+static const struct message_field peer_volume_verify_fields[] = {F(STR, id), F(BOOL, primary_wins)};
+TYPE(peer_volume_verify, PEER_VOLUME_VERIFY);
 #undef T
 
 #define T struct peer_answer

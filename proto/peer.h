@@ -5,7 +5,7 @@
 #ifndef KEDGE_PROTO_PEER_H
 #define KEDGE_PROTO_PEER_H
 
-#include "proto/message.h"
+#include "proto/engine.h"
 
 enum peer_id {
 	PEER_LEASE_REQ = 1,
@@ -19,6 +19,8 @@ enum peer_id {
 	PEER_VM_STATE, /* only inside PEER_NODE_INFO */
 	PEER_FORWARD,
 	PEER_ANSWER,
+	PEER_ASK,
+	PEER_VOLUME_VERIFY, /* leader to primary: struct engine_verify */
 	PEER_RAFT_FIRST = 64,
 };
 
@@ -56,6 +58,12 @@ struct peer_stopped {
 	char reason[REASON_BYTES_MAX];
 };
 
+/* Owner to leader: the guard watches @vm, make it movable at @mver (L20). */
+struct peer_ask {
+	char vm[NAME_BYTES_MAX];
+	uint64_t mver;
+};
+
 /* Node to leader, about once a second: what it is and has. */
 struct peer_node_info {
 	uint64_t memory_bytes;
@@ -65,8 +73,11 @@ struct peer_node_info {
 	uint64_t applied; /* and @hash: the state's hash at that index, 0 when not known */
 	uint64_t hash;
 	bool guard_realtime;
-	bool runs_vms;          /* the hypervisor module is ready */
-	struct message_bin vms; /* struct peer_vm_state, one after the other */
+	bool runs_vms;              /* the hypervisor module is ready */
+	struct message_bin vms;     /* struct peer_vm_state, one after the other */
+	bool has_engine;            /* the volume engine is there */
+	uint64_t disk_free;         /* bytes for volumes */
+	struct message_bin volumes; /* struct engine_status, one after the other */
 };
 
 /* What the owner sees of an instance. */
@@ -91,6 +102,6 @@ struct peer_answer {
 
 extern const struct message_type peer_lease_req_type, peer_lease_ping_type, peer_lease_pong_type, peer_lease_grant_type,
 	peer_lease_ages_type, peer_lease_age_type, peer_stopped_type, peer_node_info_type, peer_vm_state_type,
-	peer_forward_type, peer_answer_type;
+	peer_forward_type, peer_answer_type, peer_volume_verify_type, peer_ask_type;
 
 #endif

@@ -46,6 +46,21 @@ static bool fits(const struct scheduler_node *node, struct use u, const struct s
 	       u.vcpus + vm->vcpus <= (uint64_t)node->cpus * SCHEDULER_VCPUS_PER_CPU;
 }
 
+static bool can_hold(const struct scheduler_node *node, struct use u, const struct scheduler_vm *vm)
+{
+	if (vm->is_export)
+		return node->is_up && node->node == vm->node;
+	return node->can_run && fits(node, u, vm);
+}
+
+static bool can_lead_disks(const struct scheduler_vm *vm, node_id_t node)
+{
+	for (size_t i = 0; i < vm->n_disks; i++)
+		if (scheduler_lead(&vm->disks[i], node) == SCHEDULER_NO)
+			return false;
+	return true;
+}
+
 /* The node with the most free memory after taking @vm; the lower number on a tie. A lapsed owner is left out. */
 static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm *vm, const struct scheduler_move *moves,
 		      size_t n)
@@ -58,7 +73,7 @@ static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm 
 		struct use u = use_of(v, i, moves, n);
 		uint64_t free_bytes;
 
-		if (!node->can_run || !fits(node, u, vm))
+		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node))
 			continue;
 		if (node->node == vm->owner && vm->out == SCHEDULER_LAPSED)
 			continue;
@@ -133,11 +148,52 @@ size_t scheduler_plan(const struct scheduler_view *v, struct scheduler_move *ret
 	return n;
 }
 
+/* ---- why it waits ---- */
+
 static bool any_can_run(const struct scheduler_view *v)
 {
 	for (size_t i = 0; i < v->n_nodes; i++)
 		if (v->nodes[i].can_run)
 			return true;
+	return false;
+}
+
+static bool is_up(const struct scheduler_view *v, node_id_t node)
+{
+	for (size_t i = 0; i < v->n_nodes; i++)
+		if (v->nodes[i].node == node)
+			return v->nodes[i].is_up;
+	return false;
+}
+
+/* NULL: some node that is up may lead it. */
+static const char *why_no_disk(const struct scheduler_view *v, const struct scheduler_disk *d)
+{
+	bool any_lost = false, any_silent = false;
+
+	for (size_t i = 0; i < d->n_replicas; i++) {
+		const struct scheduler_replica *r = &d->replicas[i];
+
+		if (is_up(v, r->node) && scheduler_lead(d, r->node) != SCHEDULER_NO)
+			return NULL;
+		any_lost |= r->lost_power && is_up(v, r->node);
+		any_silent |= (r->good || r->lost_power) && !is_up(v, r->node);
+	}
+	if (any_lost && any_silent)
+		return "lost power on the nodes that are up, and waits for another to report";
+	return any_silent ? "is in sync only on nodes that are silent" : "has no replica that is in sync";
+}
+
+static bool explain_disks(const struct scheduler_view *v, const struct scheduler_vm *vm, char ret[REASON_BYTES_MAX])
+{
+	for (size_t i = 0; i < vm->n_disks; i++) {
+		const char *why = why_no_disk(v, &vm->disks[i]);
+
+		if (!why)
+			continue;
+		(void)snprintf(ret, REASON_BYTES_MAX, "its disk '%s' %s", vm->disks[i].name, why);
+		return true;
+	}
 	return false;
 }
 
@@ -151,9 +207,17 @@ void scheduler_explain(const struct scheduler_view *v, size_t i, char ret[REASON
 	if (v->now < vm->not_before)
 		(void)snprintf(ret, REASON_BYTES_MAX, "it ended by itself: starts again in %llu s",
 			       (unsigned long long)((vm->not_before - v->now) / USEC_PER_SEC + 1));
-	else if (!any_can_run(v))
+	else if (!any_can_run(v) && !vm->is_export)
 		(void)snprintf(ret, REASON_BYTES_MAX, "no node is able to run VMs");
-	else if (best(v, vm, NULL, 0) == 0)
+	else if (best(v, vm, NULL, 0) != 0 || explain_disks(v, vm, ret))
+		return;
+	else if (vm->is_export)
+		(void)snprintf(ret, REASON_BYTES_MAX, "its node is silent, or has no replica that is in sync");
+	else if (vm->n_disks)
+		(void)snprintf(ret, REASON_BYTES_MAX,
+			       "no node with its disks has %llu MiB of memory and %u vCPUs to spare",
+			       (unsigned long long)(vm->memory_bytes >> 20), vm->vcpus);
+	else
 		(void)snprintf(ret, REASON_BYTES_MAX, "no node that is up has %llu MiB of memory and %u vCPUs to spare",
 			       (unsigned long long)(vm->memory_bytes >> 20), vm->vcpus);
 }

@@ -46,6 +46,8 @@ union body {
 	struct command_vm_want vm_want;
 	struct command_vm_restart vm_restart;
 	struct command_move move;
+	struct command_movable movable;
+	struct command_want_movable want_movable;
 	struct command_volume_create volume_create;
 	struct command_volume_change volume_change;
 	struct command_volume_report volume_report;
@@ -71,6 +73,8 @@ APPLY(vm_delete)
 APPLY(vm_want)
 APPLY(vm_restart)
 APPLY(move)
+APPLY(movable)
+APPLY(want_movable)
 APPLY(volume_create)
 APPLY(volume_change)
 APPLY(volume_report)
@@ -95,6 +99,8 @@ static const struct applier {
 	{&command_vm_want_type, apply_vm_want},
 	{&command_vm_restart_type, apply_vm_restart},
 	{&command_move_type, apply_move},
+	{&command_movable_type, apply_movable},
+	{&command_want_movable_type, apply_want_movable},
 	{&command_volume_create_type, apply_volume_create},
 	{&command_volume_change_type, apply_volume_change},
 	{&command_volume_report_type, apply_volume_report},

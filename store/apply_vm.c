@@ -17,7 +17,7 @@ uint64_t store_next_gen(struct store *s)
 	return gen;
 }
 
-static uint64_t count_vms(struct store *s)
+uint64_t store_count_vms(struct store *s)
 {
 	sqlite3_stmt *st = sql_query(&s->q, "SELECT count(*) FROM vms", "");
 	uint64_t n = 0;
@@ -60,7 +60,7 @@ static void insert(struct store *s, const struct command_vm_put *c, struct store
 {
 	char mac[18];
 
-	if (count_vms(s) >= VMS_MAX) {
+	if (store_count_vms(s) >= VMS_MAX) {
 		store_refuse(r, PROTO_E_TOO_MANY, "a cluster has at most %d VMs", VMS_MAX);
 		return;
 	}
@@ -190,4 +190,33 @@ void store_apply_move(struct store *s, const struct command_move *c, struct stor
 		store_event_add(s, "vm", c->vm, "stopped: %s", c->reason);
 	if (vm.deleting && c->to == 0)
 		delete_row(s, c->vm);
+}
+
+/* L20, L21: at this version only, so that every ASK before a withdrawal is void. */
+void store_apply_movable(struct store *s, const struct command_movable *c, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (!must_find(s, c->vm, &vm, r))
+		return;
+	if ((vm.mver != c->mver && !PLANTED(movnover)) || vm.movable == c->movable) {
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s' is %smovable at version %llu", c->vm,
+			     vm.movable ? "" : "not ", (unsigned long long)vm.mver);
+		return;
+	}
+	CHECK(sql_run(&s->q, "UPDATE placements SET movable=?, mver=mver+1 WHERE tenant='default' AND vm=?", "us",
+		      (uint64_t)c->movable, c->vm) == 0);
+}
+
+void store_apply_want_movable(struct store *s, const struct command_want_movable *c, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (!must_find(s, c->vm, &vm, r))
+		return;
+	CHECK(sql_run(&s->q, "UPDATE placements SET want_movable=? WHERE tenant='default' AND vm=?", "us",
+		      (uint64_t)c->want, c->vm) == 0);
+	store_event_add(s, "vm", c->vm,
+			c->want ? "another node can run it"
+				: "no other node can run it: it is not frozen without a lease");
 }

@@ -81,7 +81,7 @@ static bool must_find_name(struct store *s, const char *name, struct store_volum
 /* The compare-and-set that every change of leadership and of the in-sync set rests on (V2). */
 static bool is_epoch(const struct store_volume *v, uint32_t epoch, struct store_result *r)
 {
-	if (v->epoch == epoch || PLANTED(blindremoval))
+	if (v->epoch == epoch)
 		return true;
 	store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is in epoch %u, not %u", v->name, v->epoch, epoch);
 	return false;
@@ -246,9 +246,9 @@ static const char *why_no_takeover(const struct store_replica *b)
 /* V27: every in-sync member lost power, or is silent and that is accepted. */
 static const char *why_no_cold(const struct store_volume *v, const struct store_replica *b, bool silent)
 {
-	if (!store_replica_lost_power(b) && !(PLANTED(eagercold) && b->in_sync))
+	if (!store_replica_lost_power(b))
 		return "it is not one that was in sync and lost power";
-	for (size_t i = 0; i < v->n_members && !PLANTED(eagercold); i++)
+	for (size_t i = 0; i < v->n_members; i++)
 		if (store_replica_is_good(&v->members[i]) && !silent)
 			return "another replica is in sync";
 	return NULL;
@@ -514,6 +514,23 @@ static void move_export(struct store *s, const char *name, uint32_t node)
 		      name) == 0);
 }
 
+/* May it begin, move or end? */
+static void check_export(struct store *s, const struct command_export *c, const struct store_volume *v, bool exported,
+			 struct store_result *r)
+{
+	struct store_node room;
+
+	if (v->vm[0] && !exported)
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is a disk of VM '%s'", c->volume, v->vm);
+	else if (c->node == 0 && !exported)
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is not exported", c->volume);
+	else if (!exported && store_count_vms(s) >= VMS_MAX)
+		store_refuse(r, PROTO_E_TOO_MANY, "a cluster has at most %d VMs and exports", VMS_MAX);
+	else if (c->node && !store_volume_on(v, c->node))
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' has no replica on %s", c->volume,
+			     node_name(s, c->node, &room));
+}
+
 void store_apply_export(struct store *s, const struct command_export *c, struct store_result *r)
 {
 	char name[NAME_BYTES_MAX];
@@ -528,13 +545,7 @@ void store_apply_export(struct store *s, const struct command_export *c, struct 
 		return;
 	}
 	exported = strcmp(v.vm, name) == 0;
-	if (v.vm[0] && !exported)
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is a disk of VM '%s'", c->volume, v.vm);
-	else if (c->node == 0 && !exported)
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is not exported", c->volume);
-	else if (c->node && !store_volume_on(&v, c->node))
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' has no replica on %s", c->volume,
-			     node_name(s, c->node, &room));
+	check_export(s, c, &v, exported, r);
 	if (r->code)
 		return;
 	if (c->node == 0)

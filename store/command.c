@@ -57,6 +57,16 @@ static const struct message_field command_move_fields[] = {F(STR, vm),      F(U3
 TYPE(command_move, COMMAND_MOVE);
 #undef T
 
+#define T struct command_movable
+static const struct message_field command_movable_fields[] = {F(STR, vm), F(U64, mver), F(BOOL, movable)};
+TYPE(command_movable, COMMAND_MOVABLE);
+#undef T
+
+#define T struct command_want_movable
+static const struct message_field command_want_movable_fields[] = {F(STR, vm), F(BOOL, want)};
+TYPE(command_want_movable, COMMAND_WANT_MOVABLE);
+#undef T
+
 #define T struct command_volume_create
 static const struct message_field command_volume_create_fields[] = {
 	F(STR, id), F(STR, name), F(U64, size), F(U32, replicas), F(U32, nodes[0]), F(U32, nodes[1]), F(U32, nodes[2])};

@@ -17,6 +17,8 @@ enum command_id {
 	COMMAND_VM_WANT,
 	COMMAND_VM_RESTART,
 	COMMAND_MOVE,
+	COMMAND_MOVABLE,
+	COMMAND_WANT_MOVABLE,
 	COMMAND_VOLUME_CREATE,
 	COMMAND_VOLUME_CHANGE,
 	COMMAND_VOLUME_REPORT,
@@ -100,6 +102,19 @@ struct command_move {
 	bool failed; /* the instance ended by itself: counts for the back-off */
 	char reason[REASON_BYTES_MAX];
 	bool confirmed; /* the owner said that it stopped (L10) */
+};
+
+/* MOVABLE and UNMOVABLE(vm, mver): only at that version. */
+struct command_movable {
+	char vm[NAME_BYTES_MAX];
+	uint64_t mver;
+	bool movable;
+};
+
+/* Could another node run it? By this its owner knows that it shall be guarded (L20). */
+struct command_want_movable {
+	char vm[NAME_BYTES_MAX];
+	bool want;
 };
 
 /* ---- volumes: VOLUME-PROTOCOL, section 1. They are named by their ids, which no other volume ever has. ---- */
@@ -187,9 +202,10 @@ struct command_export {
 
 extern const struct message_type command_head_type, command_genesis_type, command_node_add_type, command_token_add_type,
 	command_vm_put_type, command_vm_delete_type, command_vm_want_type, command_vm_restart_type, command_move_type,
-	command_volume_create_type, command_volume_change_type, command_volume_report_type,
-	command_volume_takeover_type, command_volume_member_type, command_volume_erased_type, command_volume_set_type,
-	command_volume_delete_type, command_disk_type, command_export_type;
+	command_movable_type, command_want_movable_type, command_volume_create_type, command_volume_change_type,
+	command_volume_report_type, command_volume_takeover_type, command_volume_member_type,
+	command_volume_erased_type, command_volume_set_type, command_volume_delete_type, command_disk_type,
+	command_export_type;
 
 /* [any] Start an entry: encode @head (bodies must be right) into @ret; append the bodies by message_encode(). */
 void command_begin(const struct command_head *head, struct buf *ret);

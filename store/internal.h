@@ -30,6 +30,8 @@ void store_apply_vm_delete(struct store *s, const struct command_vm_delete *c, s
 void store_apply_vm_want(struct store *s, const struct command_vm_want *c, struct store_result *r);
 void store_apply_vm_restart(struct store *s, const struct command_vm_restart *c, struct store_result *r);
 void store_apply_move(struct store *s, const struct command_move *c, struct store_result *r);
+void store_apply_movable(struct store *s, const struct command_movable *c, struct store_result *r);
+void store_apply_want_movable(struct store *s, const struct command_want_movable *c, struct store_result *r);
 void store_apply_volume_create(struct store *s, const struct command_volume_create *c, struct store_result *r);
 void store_apply_volume_change(struct store *s, const struct command_volume_change *c, struct store_result *r);
 void store_apply_volume_report(struct store *s, const struct command_volume_report *c, struct store_result *r);
@@ -48,6 +50,8 @@ void store_disks_release(struct store *s, const char *vm);
 /* Generations are drawn from one counter of the cluster, so that none is ever reused, not even by a VM that was deleted
  * and defined again under the same name. */
 uint64_t store_next_gen(struct store *s);
+/* VMs and exports. */
+uint64_t store_count_vms(struct store *s);
 
 /* Sessions: true when @head was answered before, or is refused; then @r is the answer. */
 bool store_session_known(struct store *s, const struct command_head *head, struct store_result *r);

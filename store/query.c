@@ -50,11 +50,12 @@ bool store_node(struct store *s, uint32_t node, struct store_node *ret)
 	return found;
 }
 
-#define VM_COLUMNS                                                                                                  \
-	"SELECT v.name, vcpus, memory, run, kernel, initrd, cmdline, priority, uuid, machine, mac, owner, gen,"     \
-	" movable, mver, end_gen, end_hard, fails, since, reason, deleting, confirmed, is_export, node FROM vms v " \
-	"JOIN placements p ON p.tenant "                                                                            \
-	"= v.tenant"                                                                                                \
+#define VM_COLUMNS                                                                                                     \
+	"SELECT v.name, vcpus, memory, run, kernel, initrd, cmdline, priority, uuid, machine, mac, owner, gen,"        \
+	" movable, mver, end_gen, end_hard, fails, since, reason, deleting, confirmed, is_export, node, want_movable " \
+	"FROM vms v "                                                                                                  \
+	"JOIN placements p ON p.tenant "                                                                               \
+	"= v.tenant"                                                                                                   \
 	" AND p.vm = v.name "
 
 static void read_placement(sqlite3_stmt *st, struct store_vm *ret)
@@ -72,6 +73,7 @@ static void read_placement(sqlite3_stmt *st, struct store_vm *ret)
 	ret->confirmed = sql_u64(st, 21);
 	ret->is_export = sql_u64(st, 22);
 	ret->node = (uint32_t)sql_u64(st, 23);
+	ret->want_movable = sql_u64(st, 24);
 }
 
 static void read_vm(sqlite3_stmt *st, struct store_vm *ret)

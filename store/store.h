@@ -32,7 +32,8 @@ struct store_vm {
 	uint64_t gen;
 	bool movable;
 	uint64_t mver;
-	uint64_t end_gen; /* instances up to this generation shall end */
+	bool want_movable; /* could another node run it? */
+	uint64_t end_gen;  /* instances up to this generation shall end */
 	bool end_hard;
 	uint32_t fails; /* ends in a row that nobody asked for; one that ran for STORE_STABLE before begins a new row */
 	uint64_t since; /* wall time of the placement */

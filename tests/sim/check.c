@@ -8,6 +8,7 @@
 /* P1: a VM never executes on two nodes at once. */
 void sim_check_step(struct world *w)
 {
+	sim_disks_check(w);
 	for (unsigned a = 1; a <= SIM_NODES; a++)
 		for (size_t i = 0; i < SIM_PROCESSES; i++) {
 			const struct process *p = &w->hosts[a].processes[i];

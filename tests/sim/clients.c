@@ -145,6 +145,7 @@ static void found(struct world *w)
 
 		(void)snprintf(name, sizeof name, "vm%u", v);
 		put(o, name, true, 1000 + v);
+		sim_disks_found(w, v, &o->bodies);
 	}
 }
 
@@ -163,6 +164,7 @@ void sim_clients_start(struct world *w)
 {
 	found(w);
 	sim_after(w, 0, found_event, OWNER_WORLD, 0);
+	sim_disks_start(w);
 	for (uint64_t c = 1; c <= CLIENTS; c++)
 		sim_after(w, 3 * USEC_PER_SEC, client_event, OWNER_WORLD, 0)->a = c;
 }

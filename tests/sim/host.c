@@ -83,6 +83,13 @@ static _Noreturn void env_fatal(void *ctx, const char *why)
 	abort();
 }
 
+static bool env_disks_serve(void *ctx, const struct store_vm *vm)
+{
+	struct host *h = ctx;
+
+	return sim_disks_serve(CONTAINER_OF(h - h->id, struct world, hosts[0]), h, vm);
+}
+
 static const struct node_env env = {
 	.now = env_now,
 	.wall = env_wall,
@@ -98,6 +105,7 @@ static const struct node_env env = {
 	.vm_shutdown = sim_vm_shutdown,
 	.vm_kill = sim_vm_kill,
 	.vm_forget = sim_vm_forget,
+	.disks_serve = env_disks_serve,
 };
 
 /* ---- agent ---- */

@@ -11,10 +11,10 @@
 #define HEAL    75 /* longer than the longest back-off */
 
 static const char *const bugs[] = {
-	"WAIT1",      "WAIT3",        "nlnowait",   "nomaj",       "staleack",  "fromreceipt", "thawnogen",
-	"thawlocal",  "idxrestart",   "nobarrier",  "libraft",     "idxcommit", "startrace",   "startnogen",
-	"startlocal", "startnolease", "nocas",      "reusegen",    "volatile",  "seqreuse",    "rebootfast",
-	"amnesia",    "guardoff",     "pongnoself", "pongrestart", "kill",      "fwd",
+	"WAIT1",       "WAIT3",     "nlnowait", "nomaj",     "staleack",   "fromreceipt", "thawnogen",  "thawlocal",
+	"idxrestart",  "nobarrier", "libraft",  "idxcommit", "startrace",  "startnogen",  "startlocal", "startnolease",
+	"nocas",       "reusegen",  "volatile", "seqreuse",  "rebootfast", "amnesia",     "guardoff",   "pongnoself",
+	"pongrestart", "kill",      "fwd",      "splitmove", "movleader",  "movnover",    "movunguard",
 };
 
 /* Clocks run wider apart than real ones, so that forgetting it shows within a run; in stories wider still. */
@@ -62,6 +62,7 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 	w->verbose = verbose;
 	w->faults.stories = seed % 11 == 10;
 	w->faults.behind = seed % 5 == 0;
+	w->disks = seed % 8 == 4;
 	set_timing(w);
 	for (int i = 0; i < 8; i++)
 		(void)sim_random(w, 2);

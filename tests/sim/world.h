@@ -149,6 +149,8 @@ struct world {
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
 	struct story story;
+	bool disks; /* the VMs have them */
+	uint64_t disks_seen;
 	bool healing;
 	int32_t next_pid;
 
@@ -186,6 +188,12 @@ void sim_lease_send(void *ctx, node_id_t to, const void *p, size_t n);
 bool sim_is_up(void *ctx, node_id_t node);
 void sim_link_break(struct world *w, unsigned a, unsigned b);
 void sim_links_of_agent_down(struct world *w, unsigned node);
+
+/* ---- disks.c ---- */
+void sim_disks_found(struct world *w, unsigned vm, struct buf *bodies);
+void sim_disks_start(struct world *w);
+bool sim_disks_serve(struct world *w, const struct host *h, const struct store_vm *vm);
+void sim_disks_check(struct world *w);
 
 /* ---- host.c ---- */
 void sim_host_found(struct world *w, unsigned node);

@@ -23,7 +23,13 @@ static int set_up(void **state)
 {
 	*state = NULL;
 	for (size_t i = 0; i < 3; i++)
-		nodes[i] = (struct scheduler_node){(node_id_t)i + 1, true, 4 * GIB, 2};
+		nodes[i] = (struct scheduler_node){.node = (node_id_t)i + 1,
+						   .is_up = true,
+						   .can_run = true,
+						   .has_engine = true,
+						   .disk_free = GIB,
+						   .memory_bytes = 4 * GIB,
+						   .cpus = 2};
 	for (size_t i = 0; i < 2; i++)
 		vms[i] = (struct scheduler_vm){
 			.name = i ? "b" : "a", .run = true, .gen = 1, .memory_bytes = GIB, .vcpus = 1, .priority = 100};

@@ -22,7 +22,7 @@
 
 struct fixture {
 	char dir[64];
-	struct yaml_vm *vms;
+	struct yaml_document *docs;
 	size_t n;
 	struct err e;
 };
@@ -58,7 +58,7 @@ static int tear_down(void **state)
 		(void)unlink(path);
 	}
 	(void)rmdir(f->dir);
-	free(f->vms);
+	free(f->docs);
 	free(f);
 	return 0;
 }
@@ -69,11 +69,11 @@ static int read_bytes(struct fixture *f, const void *p, size_t n)
 	int rc;
 
 	buf_append(&text, p, n);
-	free(f->vms);
-	f->vms = NULL;
+	free(f->docs);
+	f->docs = NULL;
 	f->n = 0;
 	f->e = (struct err){0};
-	rc = yaml_read("vms.yaml", f->dir, &text, &f->vms, &f->n, &f->e);
+	rc = yaml_read("vms.yaml", f->dir, &text, &f->docs, &f->n, &f->e);
 	buf_free(&text);
 	return rc;
 }
@@ -98,7 +98,7 @@ static void refused_bytes(struct fixture *f, const void *p, size_t n, const char
 
 	if (read_bytes(f, p, n) != -EINVAL)
 		fail_msg("taken, but should be refused: %s", what);
-	assert_null(f->vms);
+	assert_null(f->docs);
 	assert_one_line(f);
 	(void)snprintf(start, sizeof start, "vms.yaml:%s: ", place);
 	if (strncmp(f->e.text, start, strlen(start)) != 0 || !strstr(f->e.text, what))
@@ -118,16 +118,16 @@ static void the_least(void **state)
 	char path[PATH_BYTES_MAX];
 
 	good(f, HEAD "memory: 64MiB\nboot: {kernel: vmlinuz}\n", 1);
-	assert_string_equal(f->vms[0].name, "a");
-	assert_int_equal(f->vms[0].vcpus, 1);
-	assert_int_equal(f->vms[0].memory_bytes, 64 << 20);
-	assert_true(f->vms[0].run);
-	assert_int_equal(f->vms[0].priority, 100);
+	assert_string_equal(f->docs[0].name, "a");
+	assert_int_equal(f->docs[0].vcpus, 1);
+	assert_int_equal(f->docs[0].memory_bytes, 64 << 20);
+	assert_true(f->docs[0].run);
+	assert_int_equal(f->docs[0].priority, 100);
 	(void)snprintf(path, sizeof path, "%s/vmlinuz", f->dir);
-	assert_string_equal(f->vms[0].kernel, path);
-	assert_string_equal(f->vms[0].initrd, "");
-	assert_string_equal(f->vms[0].cmdline, "");
-	assert_string_equal(f->vms[0].where, "vms.yaml:1:1");
+	assert_string_equal(f->docs[0].kernel, path);
+	assert_string_equal(f->docs[0].initrd, "");
+	assert_string_equal(f->docs[0].cmdline, "");
+	assert_string_equal(f->docs[0].where, "vms.yaml:1:1");
 }
 
 static void everything(void **state)
@@ -140,13 +140,13 @@ static void everything(void **state)
 		       "  initrd: ./initrd.img\n  cmdline: \"console=ttyS0 a=\\\"b\\\"\"\nha: {priority: 1000}\n",
 		       f->dir);
 	good(f, text, 1);
-	assert_string_equal(f->vms[0].name, "web-1.b_c");
-	assert_int_equal(f->vms[0].vcpus, 256);
-	assert_true(f->vms[0].memory_bytes == 4ULL << 30);
-	assert_string_equal(f->vms[0].cmdline, "console=ttyS0 a=\"b\"");
-	assert_int_equal(f->vms[0].priority, 1000);
+	assert_string_equal(f->docs[0].name, "web-1.b_c");
+	assert_int_equal(f->docs[0].vcpus, 256);
+	assert_true(f->docs[0].memory_bytes == 4ULL << 30);
+	assert_string_equal(f->docs[0].cmdline, "console=ttyS0 a=\"b\"");
+	assert_int_equal(f->docs[0].priority, 1000);
 	(void)snprintf(path, sizeof path, "%s/initrd.img", f->dir);
-	assert_string_equal(f->vms[0].initrd, path);
+	assert_string_equal(f->docs[0].initrd, path);
 }
 
 static void several(void **state)
@@ -157,11 +157,11 @@ static void several(void **state)
 	     "# two\n---\nkind: vm\nname: b\nmemory: 32MiB\nrun: no\n---\nkind: vm\nname: a\nmemory: 4TiB\nrun: "
 	     "no\n...\n",
 	     2);
-	assert_string_equal(f->vms[0].name, "b");
-	assert_string_equal(f->vms[0].where, "vms.yaml:3:1");
-	assert_string_equal(f->vms[1].name, "a");
-	assert_string_equal(f->vms[1].where, "vms.yaml:8:1");
-	assert_false(f->vms[1].run);
+	assert_string_equal(f->docs[0].name, "b");
+	assert_string_equal(f->docs[0].where, "vms.yaml:3:1");
+	assert_string_equal(f->docs[1].name, "a");
+	assert_string_equal(f->docs[1].where, "vms.yaml:8:1");
+	assert_false(f->docs[1].run);
 }
 
 /* A VM that does not run may name files that are not here. */
@@ -183,10 +183,10 @@ static void other_ways_to_write(void **state)
 	good(f, "{\"kind\": \"vm\", \"name\": \"a\", \"memory\": \"67108864\", \"run\": \"false\"}", 1); /* JSON */
 	good(f, "kind: vm\r\nname: &n a\r\nmemory: 64MiB\r\nrun: false\r\nboot: {kernel: *n}\r\n", 1);
 	good(f, STOPPED "boot:\n  kernel: k\n  cmdline: >\n    console=ttyS0\n    quiet\n", 1);
-	assert_string_equal(f->vms[0].cmdline, "console=ttyS0 quiet\n");
+	assert_string_equal(f->docs[0].cmdline, "console=ttyS0 quiet\n");
 	assert_int_equal(read_bytes(f, wide, sizeof wide - 1), 0); /* UTF-16 */
-	assert_string_equal(f->vms[0].name, "w");
-	assert_int_equal(f->vms[0].memory_bytes, 1000000000);
+	assert_string_equal(f->docs[0].name, "w");
+	assert_int_equal(f->docs[0].memory_bytes, 1000000000);
 }
 
 static void sizes(void **state KEDGE_UNUSED)
@@ -239,7 +239,7 @@ static void unknown_keys(void **state)
 		buf_append(&text, "kkkkkkkkkkkkkkkk", 16);
 	refused_bytes(f, text.data, text.len, "3:3", "no key 'kkk");
 	buf_free(&text);
-	refused(f, HEAD "disks: []\n", "3:8", "does not know that part");
+	refused(f, HEAD "disks: {}\n", "3:8", "must be a list");
 	refused(f, HEAD "ha:\n  on-quorum-loss: run\n", "4:19", "does not know that part");
 }
 
@@ -247,7 +247,7 @@ static void wrong_kinds(void **state)
 {
 	struct fixture *f = *state;
 
-	refused(f, "kind: volume\n", "1:7", "no volumes yet");
+	refused(f, "kind: volumes\n", "1:7", "expected vm or volume");
 	refused(f, "kind: pod\n", "1:7", "no kind 'pod'");
 	refused(f, "kind: [vm]\n", "1:7", "expected vm");
 	refused(f, "kind: \"vm\\0x\"\n", "1:7", "expected vm");
@@ -380,9 +380,9 @@ static void long_file_names(void **state)
 	memset(file, 'f', sizeof file);
 	file[sizeof file - 1] = '\0';
 	buf_printf(&text, "kind: vm\nname: -\n");
-	assert_int_equal(yaml_read(file, f->dir, &text, &f->vms, &f->n, &f->e), -EINVAL);
+	assert_int_equal(yaml_read(file, f->dir, &text, &f->docs, &f->n, &f->e), -EINVAL);
 	assert_non_null(strstr(f->e.text, "fff:2:7: "));
-	assert_int_equal(yaml_read(file, f->dir, &text, &f->vms, &f->n, NULL), -EINVAL);
+	assert_int_equal(yaml_read(file, f->dir, &text, &f->docs, &f->n, NULL), -EINVAL);
 	buf_free(&text);
 }
 

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The part of apply that is about volumes. */
+#include "agent/apply_volume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REPLICAS_USUAL 2
+#define SECTOR_BYTES   4096
+#define SIZE_MAX_BYTES (64ULL << 40)
+
+/* A volume as a document says it. */
+struct wanted {
+	char name[NAME_BYTES_MAX];
+	uint64_t size;
+	uint32_t replicas;
+	bool has_replicas; /* said, not left to the default */
+};
+
+static int refuse(struct err *e, const char *where, const char *name, const char *what)
+{
+	return err_set(e, PROTO_E_INVALID, "%s%svolume '%s': %s", where, where[0] ? ": " : "", name, what);
+}
+
+static void add_body(struct change *c, const struct message_type *type, const void *body)
+{
+	message_encode(type, body, &c->bodies);
+	c->n_bodies++;
+}
+
+/* ---- places ---- */
+
+void apply_places_begin(struct agent *agent, struct apply_places *ret)
+{
+	size_t n;
+	const struct store_volume *v = node_volumes(agent->node, &n);
+
+	*ret = (struct apply_places){0};
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < v[i].n_members; k++)
+			ret->replicas[v[i].members[k].node]++;
+}
+
+static bool can_take(struct agent *agent, const struct apply_places *places, node_id_t node, uint64_t size,
+		     bool *ret_full)
+{
+	struct node_peer_status s;
+
+	node_peer_status(agent->node, node, &s);
+	if (!s.heard || !s.lease || !s.info.has_engine)
+		return false;
+	*ret_full |= s.info.disk_free < places->bytes[node] + size;
+	return s.info.disk_free >= places->bytes[node] + size;
+}
+
+/* The nodes that can take it, those with the fewest replicas first; those of @beside before all others, so that the
+ * disks of a VM are on the same nodes. */
+static size_t rank(struct agent *agent, const struct apply_places *places, uint64_t size, const uint32_t *beside,
+		   node_id_t *ret, bool *ret_full)
+{
+	struct store_node *nodes = xcalloc(NODES_MAX, sizeof *nodes);
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX), count = 0;
+	uint64_t weight[NODES_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		node_id_t node = nodes[i].node;
+		uint64_t w = places->replicas[node] + 1;
+		size_t at = count;
+
+		if (!can_take(agent, places, node, size, ret_full))
+			continue;
+		for (size_t k = 0; k < REPLICAS_MAX; k++)
+			if (beside[k] == node)
+				w = 0;
+		for (; at > 0 && weight[at - 1] > w; at--) {
+			weight[at] = weight[at - 1];
+			ret[at] = ret[at - 1];
+		}
+		weight[at] = w;
+		ret[at] = node;
+		count++;
+	}
+	free(nodes);
+	return count;
+}
+
+static int place(struct agent *agent, const struct wanted *w, const char *where, const uint32_t *beside,
+		 struct apply_places *places, uint32_t ret[REPLICAS_MAX], struct err *e)
+{
+	node_id_t nodes[NODES_MAX];
+	char why[120];
+	bool full = false;
+	size_t n = rank(agent, places, w->size, beside, nodes, &full);
+
+	if (n < w->replicas) {
+		(void)snprintf(why, sizeof why, "%u replicas of %llu MiB, but %zu nodes are up and have room%s",
+			       w->replicas, (unsigned long long)(w->size >> 20), n,
+			       full ? " (others are too full)" : "; ask for fewer, or add a node");
+		return refuse(e, where, w->name, why);
+	}
+	for (size_t i = 0; i < w->replicas; i++) {
+		ret[i] = nodes[i];
+		places->replicas[nodes[i]]++;
+		places->bytes[nodes[i]] += w->size;
+	}
+	return 0;
+}
+
+/* ---- one volume ---- */
+
+static void random_id(char ret[VOLUME_NAME_ID])
+{
+	uint8_t bytes[(VOLUME_NAME_ID - 1) / 2];
+
+	random_bytes(bytes, sizeof bytes);
+	for (size_t i = 0; i < sizeof bytes; i++)
+		(void)snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static int create(struct agent *agent, const struct wanted *w, const char *where, uint32_t beside[REPLICAS_MAX],
+		  struct apply_places *places, struct change *c, struct err *e)
+{
+	struct command_volume_create body = {.size = w->size, .replicas = w->replicas};
+	size_t n;
+	int rc;
+
+	(void)node_volumes(agent->node, &n);
+	if (n + ++places->created > VOLUMES_MAX)
+		return err_set(e, PROTO_E_TOO_MANY, "apply: a cluster has at most %d volumes", VOLUMES_MAX);
+	rc = place(agent, w, where, beside, places, body.nodes, e);
+	if (rc < 0)
+		return rc;
+	memcpy(body.name, w->name, sizeof body.name);
+	random_id(body.id);
+	memcpy(beside, body.nodes, sizeof body.nodes);
+	add_body(c, &command_volume_create_type, &body);
+	return 0;
+}
+
+/* What can change of one that is there. */
+static int change(const struct wanted *w, const char *where, const struct store_volume *old, struct change *c,
+		  struct err *e)
+{
+	struct command_volume_set body = {.replicas = w->replicas};
+
+	if (old->deleting)
+		return refuse(e, where, w->name, "it is being deleted: try again when it is gone");
+	if (w->size < old->size)
+		return refuse(e, where, w->name, "a volume cannot shrink: make a smaller one and copy");
+	if (w->size > old->size)
+		return refuse(e, where, w->name, "this release cannot grow a volume: make a larger one and copy");
+	if (!w->has_replicas || w->replicas == old->replicas)
+		return 0;
+	memcpy(body.name, w->name, sizeof body.name);
+	add_body(c, &command_volume_set_type, &body);
+	return 0;
+}
+
+static const char *read_wanted(const struct msgpack_object *doc, struct wanted *ret)
+{
+	uint64_t replicas = REPLICAS_USUAL;
+
+	if (!unpack_u64(unpack_key(doc, "size"), &ret->size) || ret->size == 0 || ret->size % SECTOR_BYTES ||
+	    ret->size > SIZE_MAX_BYTES)
+		return "size must be a multiple of 4 KiB, at most 64 TiB";
+	ret->has_replicas = unpack_key(doc, "replicas") && !unpack_is_nil(unpack_key(doc, "replicas"));
+	if (ret->has_replicas &&
+	    (!unpack_u64(unpack_key(doc, "replicas"), &replicas) || replicas < 1 || replicas > REPLICAS_MAX))
+		return "replicas must be from 1 to 3";
+	ret->replicas = (uint32_t)replicas;
+	return NULL;
+}
+
+int apply_volume(struct agent *agent, const struct msgpack_object *doc, const char *where, struct apply_places *places,
+		 struct change *c, const char **ret_action, struct err *e)
+{
+	uint32_t beside[REPLICAS_MAX] = {0}, before = c->n_bodies;
+	struct wanted w = {0};
+	struct store_volume old;
+	const char *wrong;
+	bool exists;
+	int rc;
+
+	if (!unpack_str(unpack_key(doc, "name"), w.name, sizeof w.name) || !name_is_valid(w.name))
+		return refuse(e, where, "?", "a name has letters, digits, '.', '_' and '-', at most 63");
+	wrong = read_wanted(doc, &w);
+	if (wrong)
+		return refuse(e, where, w.name, wrong);
+	exists = store_volume(agent->store, w.name, &old);
+	rc = exists ? change(&w, where, &old, c, e) : create(agent, &w, where, beside, places, c, e);
+	*ret_action = !exists ? "create" : c->n_bodies > before ? "update" : "none";
+	return rc;
+}
+
+/* ---- the disks of a VM ---- */
+
+size_t apply_disks_count(const struct msgpack_object *doc)
+{
+	return unpack_count(unpack_key(doc, "disks"));
+}
+
+static int read_disk(const struct msgpack_object *disk, const char *where, const char *vm, struct wanted *ret,
+		     struct err *e)
+{
+	char name[NAME_BYTES_MAX] = "";
+	const char *wrong;
+
+	*ret = (struct wanted){0};
+	if (!unpack_str(unpack_key(disk, "name"), name, sizeof name) || !name_is_valid(name) || strchr(name, '.'))
+		return refuse(e, where, vm, "a disk's name has letters, digits, '_' and '-'");
+	if (snprintf(ret->name, sizeof ret->name, "%s.%s", vm, name) >= (int)sizeof ret->name)
+		return refuse(e, where, vm, "the names of VM and disk together have more than 62 letters");
+	wrong = read_wanted(disk, ret);
+	return wrong ? refuse(e, where, ret->name, wrong) : 0;
+}
+
+static void attach(const char *volume, const char *vm, size_t number, struct change *c)
+{
+	struct command_disk body = {.disk = (uint32_t)number};
+
+	(void)snprintf(body.volume, sizeof body.volume, "%s", volume);
+	(void)snprintf(body.vm, sizeof body.vm, "%s", vm);
+	add_body(c, &command_disk_type, &body);
+}
+
+static int apply_disk(struct agent *agent, const struct wanted *w, const char *where, const char *vm, size_t number,
+		      uint32_t beside[REPLICAS_MAX], struct apply_places *places, struct change *c, struct err *e)
+{
+	struct store_volume old;
+	int rc;
+
+	if (!store_volume(agent->store, w->name, &old)) {
+		rc = create(agent, w, where, beside, places, c, e);
+		if (rc == 0)
+			attach(w->name, vm, number, c);
+		return rc;
+	}
+	if (old.vm[0] && strcmp(old.vm, vm) != 0)
+		return refuse(e, where, w->name, "it is exported, or another VM's disk");
+	rc = change(w, where, &old, c, e);
+	if (rc == 0 && (strcmp(old.vm, vm) != 0 || old.disk != number))
+		attach(w->name, vm, number, c);
+	return rc;
+}
+
+/* Disks that the document does not name any more become volumes of nobody: nothing is lost by an edit. */
+static void detach_rest(struct agent *agent, const char *vm, const struct wanted *w, size_t n, struct change *c)
+{
+	size_t n_volumes;
+	const struct store_volume *v = node_volumes(agent->node, &n_volumes);
+
+	for (size_t i = 0; i < n_volumes; i++) {
+		bool named = strcmp(v[i].vm, vm) != 0;
+
+		for (size_t k = 0; k < n && !named; k++)
+			named = strcmp(w[k].name, v[i].name) == 0;
+		if (!named)
+			attach(v[i].name, "", 0, c);
+	}
+}
+
+/* The nodes of the VM's first disk that is there. */
+static void find_beside(struct agent *agent, const char *vm, uint32_t ret[REPLICAS_MAX])
+{
+	size_t n, count = 0;
+	const struct store_volume *v = node_volumes(agent->node, &n);
+
+	for (size_t i = 0; i < n && count == 0; i++)
+		for (size_t k = 0; k < v[i].n_members && strcmp(v[i].vm, vm) == 0 && count < REPLICAS_MAX; k++)
+			ret[count++] = v[i].members[k].node;
+}
+
+int apply_disks(struct agent *agent, const struct msgpack_object *doc, const char *where, const char *vm,
+		struct apply_places *places, struct change *c, bool *ret_changed, struct err *e)
+{
+	const struct msgpack_object *disks = unpack_key(doc, "disks");
+	uint32_t beside[REPLICAS_MAX] = {0}, before = c->n_bodies;
+	struct wanted w[VM_DISKS_MAX];
+	size_t n = unpack_count(disks);
+	int rc = 0;
+
+	if (n > VM_DISKS_MAX)
+		return refuse(e, where, vm, "a VM has at most 8 disks");
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		rc = read_disk(unpack_at(disks, i), where, vm, &w[i], e);
+		for (size_t k = 0; k < i && rc == 0; k++)
+			if (strcmp(w[k].name, w[i].name) == 0)
+				rc = refuse(e, where, w[i].name, "two disks have that name");
+	}
+	find_beside(agent, vm, beside);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = apply_disk(agent, &w[i], where, vm, i, beside, places, c, e);
+	if (rc == 0)
+		detach_rest(agent, vm, w, n, c);
+	*ret_changed = c->n_bodies > before;
+	return rc;
+}

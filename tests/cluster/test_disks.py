@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Guests with disks: what a guest was told is written is there after its node dies, hangs or loses its agent (P1, P3)."""
+import signal
+import subprocess
+import time
+
+import disks
+import harness
+import processes
+
+FAILOVER_S = 30
+
+
+def disk_yaml(size="64MiB", replicas=2, name="root"):
+    return "disks: [{name: %s, size: %s, replicas: %d}]\n" % (name, size, replicas)
+
+
+class DiskCase(harness.ClusterCase):
+    def setUp(self):
+        super().setUp()
+        self.c.wait_formed()
+        self.c.wait_for(lambda: all(n["engine"] for n in self.c.status(self.c.leader())["nodes"]), 20, "all have engines")
+        self.vms = []
+
+    def tearDown(self):
+        for node in self.c.nodes:
+            if self.c.agent(node.number) is None:
+                self.c.start(node.number)
+        self.c.wait_formed()
+        for vm, names in self.vms:
+            self.c.delete(vm)
+            for name in names:
+                i = self.c.leader()
+                self.c.wait_for(lambda n=name, i=i: disks.volume(self.c, i, n)["vm"] is None, 10, "the VM is gone")
+                self.c.command(i, "delete", "volume", name)
+                self.c.wait_for(lambda n=name, i=i: disks.volume(self.c, i, n) is None, 20, "%s is erased" % name)
+        super().tearDown()
+
+    def create(self, vm, replicas=2):
+        """A guest that writes; returns its node's number once its disk has all its replicas."""
+        self.c.apply(self.c.leader(), self.c.vm_yaml(vm, extra=disk_yaml(replicas=replicas)))
+        self.vms.append((vm, [vm + ".root"]))
+        self.writes(vm)
+        self.c.wait_for(lambda: disks.is_whole(self.c, self.c.leader(), vm + ".root"), 60, "all replicas are in sync")
+        return self.writes(vm)
+
+    def writes(self, vm, but=(), timeout=60):
+        """Wait until @vm writes to its disk; returns its node."""
+        i = self.c.wait_for(lambda: self.c.runs_on(vm, but=but), timeout, "%s runs" % vm)
+        before = disks.last_written(self.c, vm, i)
+        self.c.wait_for(lambda: disks.last_written(self.c, vm, i) > before, timeout, "%s writes on n%d" % (vm, i))
+        return i
+
+    def holder(self, vm, i):
+        """The other node that has the disk."""
+        names = disks.in_sync(self.c, i, vm + ".root")
+        return next(self.c.node(n).number for n in names if n != "n%d" % i)
+
+    def check(self, vm, i):
+        """Nothing that was told is lost, looked at in the replica's file on node @i."""
+        looked = disks.check_log(self.c, vm, disks.data(self.c, i, vm + ".root"))
+        self.assertGreater(looked, 0)
+        return looked
+
+
+class Disks(DiskCase):
+    def test_node_dies_and_comes_back(self):
+        owner = self.create("till")
+        self.c.kill_node(owner)
+        killed = time.monotonic()
+        last = disks.last_written(self.c, "till", owner)
+        to = self.writes("till", but=(owner,), timeout=FAILOVER_S)
+        found = next(t for t in disks.told(self.c, "till", to) if t.what == "found")
+        print("    till: n%d -> n%d, writing again after %.1f s; told %d, found %d"
+              % (owner, to, time.monotonic() - killed, last, found.n))
+        self.assertGreaterEqual(found.n, last, "an acknowledged line is lost")
+        self.check("till", to)
+        self.assertEqual(disks.in_sync(self.c, to, "till.root"), ["n%d" % to])
+        self.c.start(owner)
+        self.c.wait_formed()
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "till.root"), 60, "the replica that came back is in sync")
+        self.assertEqual(self.writes("till"), to, "a node that came back moved the guest")
+        self.c.command(to, "vm", "stop", "till")
+        self.c.wait_for(lambda: not self.c.qemus("till"), 30, "till is stopped")
+        paths = [disks.data(self.c, i, "till.root", to) for i in (owner, to)]
+        self.c.wait_for(lambda: disks.same(paths), 20, "the replicas are the same, byte by byte")
+        self.check("till", owner)
+
+    def test_agent_killed_again_and_again(self):
+        """kedged is killed and started on all nodes in turn: the guest goes on, nothing leaves the in-sync set."""
+        owner = self.create("calm")
+        before = disks.volume(self.c, owner, "calm.root")
+        snapshot = self.c.snapshot("calm", owner)[0]
+        for i in [n.number for n in self.c.nodes] * 2:
+            self.c.kill(i)
+            written = disks.last_written(self.c, "calm", owner)
+            self.c.start(i)
+            self.c.wait_formed()
+            self.c.wait_for(lambda w=written: disks.last_written(self.c, "calm", owner) > w, 10, "the guest goes on")
+        after = disks.volume(self.c, owner, "calm.root")
+        self.assertEqual(self.c.snapshot("calm", owner)[0], snapshot)
+        self.assertEqual(after["epoch"], before["epoch"], "a replica was removed")
+        self.check("calm", owner)
+
+    def test_engine_killed(self):
+        """kedge-vol dies on the guest's node, then on the other one: the guest waits, and sees no error."""
+        owner = self.create("brave")
+        snapshot = self.c.snapshot("brave", owner)[0]
+        for i in (owner, self.holder("brave", owner)):
+            self.c.kill(i, "kedge-vol")
+            written = disks.last_written(self.c, "brave", owner)
+            self.c.wait_for(lambda w=written: disks.last_written(self.c, "brave", owner) > w + 5, 30, "it writes again")
+        self.assertEqual(self.c.snapshot("brave", owner)[0], snapshot)
+        self.c.wait_for(lambda: disks.is_whole(self.c, owner, "brave.root"), 60, "both are in sync again")
+        self.check("brave", owner)
+
+    def test_node_stands_still_and_goes_on(self):
+        """All processes of the guest's node are stopped for longer than the takeover takes: what they write when they go
+        on is refused by the others, and nobody was told that it was written."""
+        owner = self.create("held")
+        self.c.witness.excused.add("held")
+        stopped = self.stop_node(owner)
+        to = self.writes("held", but=(owner,), timeout=FAILOVER_S)
+        self.cont_node(stopped)
+        self.c.wait_for(lambda: self.c.qemu("held", owner) is None, 20, "the old guest is ended")
+        told = [t for t in disks.told(self.c, "held", owner) if t.what == "wrote"]
+        found = next(t for t in disks.told(self.c, "held", to) if t.what == "found")
+        self.assertGreaterEqual(found.n, told[-1].n, "the old guest was told of a write that is lost")
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "held.root"), 60, "the old primary has joined")
+        self.check("held", to)
+
+    def stop_node(self, i):
+        found = processes.below(self.c.node(i).dir)
+        for p in found:
+            processes.send(p.pid, signal.SIGSTOP)
+        return found
+
+    def cont_node(self, found):
+        for p in found:
+            processes.send(p.pid, signal.SIGCONT)
+
+
+class Exports(DiskCase):
+    def test_served_without_a_vm(self):
+        leader = self.c.leader()
+        self.c.apply(leader, "kind: volume\nname: scratch\nsize: 16MiB\nreplicas: 2\n")
+        self.c.wait_for(lambda: disks.is_whole(self.c, leader, "scratch"), 60, "both replicas are in sync")
+        names = [r["node"] for r in disks.volume(self.c, leader, "scratch")["replicas"]]
+        for name in names:
+            i = self.c.node(name).number
+            self.c.command(leader, "volume", "export", "scratch", "--node", name)
+            self.c.wait_for(lambda i=i: self.nbd(i, "scratch", "--size"), 30, "it is served on %s" % name)
+            for other in [n.number for n in self.c.nodes if n.number != i]:
+                self.assertFalse(self.nbd(other, "scratch", "--size"), "and nowhere else")
+        self.c.command(leader, "volume", "unexport", "scratch")
+        self.c.wait_for(lambda: not self.nbd(i, "scratch", "--size"), 10, "it is not served any more")
+        self.assertIn("exported", self.c.command(leader, "delete", "volume", "scratch", check=False).stderr or "exported")
+        self.c.wait_for(lambda: self.c.command(leader, "delete", "volume", "scratch", check=False).returncode == 0, 10,
+                        "it is deleted")
+        self.c.wait_for(lambda: all(not disks.folders(self.c, n.number) for n in self.c.nodes), 20, "its files are gone")
+
+    def nbd(self, i, name, *args):
+        uri = "nbd+unix:///%s?socket=%s/run/nbd.sock" % (name, self.c.node(i).dir)
+        done = subprocess.run(["timeout", "5", "nbdinfo", *args, uri], capture_output=True, text=True, check=False)
+        return done.returncode == 0 and done.stdout.strip()
+
+
+class BadInput(DiskCase):
+    def refused(self, text, *words):
+        done = self.c.apply(self.c.leader(), text, check=False)
+        self.assertNotEqual(done.returncode, 0, text)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+    def test_refused_before_anything_changes(self):
+        before = self.c.kedge(1, "volume", "ls")
+        self.refused("kind: volume\nname: a\nsize: 1000\n", "multiple of 4 KiB")
+        self.refused("kind: volume\nname: a\nsize: 1MiB\nreplicas: 4\n", "from 1 to 3")
+        self.refused("kind: volume\nname: a\nsize: 60TiB\n", "have room")
+        self.refused(self.c.vm_yaml("x", extra="disks: [{name: a.b, size: 1MiB}]\n"), "disk's name")
+        self.refused(self.c.vm_yaml("x", extra="disks: [{name: a, size: 1MiB}, {name: a, size: 1MiB}]\n"), "already")
+        self.assertEqual(self.c.kedge(1, "volume", "ls"), before)
+
+    def test_a_volume_that_is_used(self):
+        owner = self.create("busy")
+        for argv in (["delete", "volume", "busy.root"], ["volume", "export", "busy.root", "--node", "n1"]):
+            done = self.c.command(owner, *argv, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("busy", done.stderr)
+        self.refused(self.c.vm_yaml("busy", extra=disk_yaml(size="32MiB")), "cannot shrink")
+        self.refused("kind: volume\nname: busy.root\nsize: 32MiB\n", "cannot shrink")
+        self.assertEqual(self.writes("busy"), owner)
+
+
+if __name__ == "__main__":
+    harness.main()

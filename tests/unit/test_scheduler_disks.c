@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Where disks allow a VM to be, who leads a volume that nobody uses, and how many replicas it has where. */
+#include "scheduler/scheduler.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define GIB (1ULL << 30)
+
+static struct scheduler_node nodes[4];
+static struct scheduler_disk disk;
+static struct scheduler_vm vm;
+static struct scheduler_move moves[4];
+static struct scheduler_view view;
+
+/* A VM with one disk, in sync on 1 (primary) and 2, of 4 nodes. */
+static int set_up(void **state)
+{
+	*state = NULL;
+	for (size_t i = 0; i < 4; i++)
+		nodes[i] = (struct scheduler_node){.node = (node_id_t)i + 1,
+						   .is_up = true,
+						   .can_run = true,
+						   .has_engine = true,
+						   .disk_free = GIB,
+						   .replicas = 1,
+						   .memory_bytes = 4 * GIB,
+						   .cpus = 2};
+	disk = (struct scheduler_disk){
+		.name = "a.root",
+		.primary = 1,
+		.size = GIB / 2,
+		.wanted = 2,
+		.n_replicas = 2,
+		.replicas = {{.node = 1, .good = true, .in_sync = true}, {.node = 2, .good = true, .in_sync = true}}};
+	vm = (struct scheduler_vm){.name = "a",
+				   .run = true,
+				   .gen = 1,
+				   .memory_bytes = GIB,
+				   .vcpus = 1,
+				   .priority = 100,
+				   .n_disks = 1,
+				   .disks = &disk};
+	view = (struct scheduler_view){.now = 1000, .n_nodes = 4, .nodes = nodes, .n_vms = 1, .vms = &vm};
+	return 0;
+}
+
+static void lose(size_t i)
+{
+	disk.replicas[i].good = false;
+	disk.replicas[i].lost_power = true;
+}
+
+static void leave(size_t i)
+{
+	disk.replicas[i].good = disk.replicas[i].in_sync = false;
+}
+
+static node_id_t placed(void)
+{
+	return scheduler_plan(&view, moves, 4) == 1 ? moves[0].to : 0;
+}
+
+static void a_vm_goes_where_its_disk_is_in_sync(void **state KEDGE_UNUSED)
+{
+	nodes[2].memory_bytes = 64 * GIB;
+	assert_in_range(placed(), 1, 2);
+	nodes[0].can_run = false;
+	assert_int_equal(placed(), 2);
+	leave(1);
+	assert_int_equal(placed(), 0);
+}
+
+static void it_waits_for_the_node_that_has_it(void **state KEDGE_UNUSED)
+{
+	char why[REASON_BYTES_MAX];
+
+	leave(1);
+	nodes[0].is_up = nodes[0].can_run = false;
+	assert_int_equal(placed(), 0);
+	scheduler_explain(&view, 0, why);
+	assert_non_null(strstr(why, "'a.root' is in sync only on nodes that are silent"));
+}
+
+static void cold_when_all_have_reported(void **state KEDGE_UNUSED)
+{
+	lose(0);
+	assert_int_equal(placed(), 2); /* one lost nothing */
+	assert_int_equal(scheduler_lead(&disk, 2), SCHEDULER_TAKEOVER);
+	lose(1);
+	assert_int_equal(scheduler_lead(&disk, 1), SCHEDULER_COLD);
+	assert_in_range(placed(), 1, 2);
+}
+
+static void cold_without_the_silent_only_after_the_wait(void **state KEDGE_UNUSED)
+{
+	char why[REASON_BYTES_MAX];
+
+	lose(0);
+	nodes[1].is_up = nodes[1].can_run = false;
+	assert_int_equal(placed(), 0);
+	assert_true(scheduler_waits_for_silent(&view, &disk));
+	scheduler_explain(&view, 0, why);
+	assert_non_null(strstr(why, "waits for another to report"));
+	disk.waited = true;
+	assert_int_equal(scheduler_lead(&disk, 1), SCHEDULER_COLD_SILENT);
+	assert_int_equal(placed(), 1);
+	nodes[1].is_up = true; /* it is back, and lost nothing */
+	assert_false(scheduler_waits_for_silent(&view, &disk));
+}
+
+static void what_is_out_of_sync_never_leads(void **state KEDGE_UNUSED)
+{
+	leave(1);
+	disk.waited = true;
+	assert_int_equal(scheduler_lead(&disk, 2), SCHEDULER_NO);
+	assert_int_equal(scheduler_lead(&disk, 3), SCHEDULER_NO);
+}
+
+static void a_volume_that_nobody_uses(void **state KEDGE_UNUSED)
+{
+	assert_int_equal(scheduler_volume(&view, &disk, false), 0);
+	assert_int_equal(scheduler_volume(&view, &disk, true), 2);
+	nodes[1].is_up = false;
+	assert_int_equal(scheduler_volume(&view, &disk, true), 0); /* the primary itself is good: it goes on */
+	lose(0);
+	lose(1);
+	assert_int_equal(scheduler_volume(&view, &disk, true), 1); /* COLD, where it was led */
+}
+
+static void an_export_is_for_one_node(void **state KEDGE_UNUSED)
+{
+	vm.is_export = true;
+	vm.memory_bytes = 0;
+	vm.vcpus = 0;
+	vm.node = 2;
+	nodes[1].can_run = false; /* it needs no hypervisor */
+	assert_int_equal(placed(), 2);
+	vm.node = 3;
+	assert_int_equal(placed(), 0);
+}
+
+static void only_its_owner_can_run_it(void **state KEDGE_UNUSED)
+{
+	vm.owner = 1;
+	assert_true(scheduler_other_could_run(&view, &vm));
+	nodes[1].is_up = false; /* it may come back while nobody can be asked */
+	assert_true(scheduler_other_could_run(&view, &vm));
+	leave(1);
+	assert_false(scheduler_other_could_run(&view, &vm));
+	vm.n_disks = 0;
+	assert_true(scheduler_other_could_run(&view, &vm));
+}
+
+static void a_replica_is_placed_anew(void **state KEDGE_UNUSED)
+{
+	node_id_t node;
+
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP);
+	leave(1);
+	nodes[1].is_up = false;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* it may come back */
+	nodes[1].is_away = true;
+	nodes[2].replicas = 5;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_int_equal(node, 4);
+	disk.replicas[2] = (struct scheduler_replica){.node = 4};
+	disk.n_replicas = 3;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* it is not in sync yet */
+	disk.replicas[2].good = disk.replicas[2].in_sync = true;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_DROP);
+	assert_int_equal(node, 2);
+}
+
+static void fewer_are_wanted(void **state KEDGE_UNUSED)
+{
+	node_id_t node;
+
+	disk.wanted = 1;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_DROP);
+	assert_int_equal(node, 2); /* never the primary */
+	lose(0);
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* it is the last good one */
+}
+
+static void no_room_is_no_place(void **state KEDGE_UNUSED)
+{
+	node_id_t node;
+
+	disk.wanted = 3;
+	for (size_t i = 0; i < 4; i++)
+		nodes[i].disk_free = 1;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP);
+	nodes[2].disk_free = GIB;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_int_equal(node, 3);
+	nodes[2].has_engine = false;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP);
+}
+
+#define T(name) cmocka_unit_test_setup(name, set_up)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_vm_goes_where_its_disk_is_in_sync),
+		T(it_waits_for_the_node_that_has_it),
+		T(cold_when_all_have_reported),
+		T(cold_without_the_silent_only_after_the_wait),
+		T(what_is_out_of_sync_never_leads),
+		T(a_volume_that_nobody_uses),
+		T(an_export_is_for_one_node),
+		T(only_its_owner_can_run_it),
+		T(a_replica_is_placed_anew),
+		T(fewer_are_wanted),
+		T(no_room_is_no_place),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
