@@ -92,7 +92,7 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, n=3, namespaces=False, form=True, name="cluster", spare=0):
+    def __init__(self, n=3, namespaces=False, form=True, name="cluster", spare=0, own_disks=False):
         """@n nodes that form a cluster, and @spare more that are only named."""
         self.name = name
         self.size = n
@@ -111,6 +111,8 @@ class Cluster:
             if namespaces:
                 self._make_network()
             self.witness.start()
+            for node in self.nodes if own_disks else []:
+                self.own_disk(node.number)
             if form:
                 self.form()
         except BaseException:
@@ -142,6 +144,22 @@ class Cluster:
     def _make_node(self, i, namespaces):
         host = "10.77.0.%d" % i if namespaces else "127.0.0.%d" % i
         return Node(i, "%s/n%d" % (self.root, i), host, self.port, "%s-n%d" % (self.tag, i) if namespaces else None)
+
+    def own_disk(self, i, size="300M"):
+        """Before node @i is made: its replicas lie on a file system of their own, which power_cut() mounts anew."""
+        node = self.node(i)
+        image, path = node.dir + ".img", node.dir + "/volumes"
+        os.makedirs(path)
+        subprocess.run(["truncate", "-s", size, image], check=True)
+        subprocess.run(["mkfs.ext4", "-q", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, path], check=True)
+
+    def power_cut(self, i):
+        """All processes are gone, and the file system is mounted anew: what was only cached counts as lost (V25)."""
+        node = self.node(i)
+        self.kill_node(i)
+        unmount(node.dir + "/volumes")
+        subprocess.run(["mount", "-o", "loop", node.dir + ".img", node.dir + "/volumes"], check=True)
 
     def form(self):
         """init on the first node, token and join on the others, all started."""
@@ -204,6 +222,7 @@ class Cluster:
             if node.kedged:
                 node.kedged.wait()
         remove_namespaces(self.tag + "-")
+        remove_mounts(self.root + "/")
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _keep_logs(self):
@@ -493,6 +512,15 @@ def tail(path, n):
         return []
 
 
+def unmount(path):
+    """A process that was just killed may hold it a moment longer."""
+    for _ in range(100):
+        if subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            return
+        time.sleep(POLL_S)
+    raise AssertionError("%s cannot be unmounted" % path)
+
+
 def ip(*args):
     subprocess.run(["ip", *args], check=True)
 
@@ -554,11 +582,13 @@ class ClusterCase(unittest.TestCase):
     nodes = 3
     spare = 0
     namespaces = False
+    own_disks = False
     cluster = None
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(cls.nodes, namespaces=cls.namespaces, name=cls.__name__, spare=cls.spare)
+        cls.cluster = Cluster(cls.nodes, namespaces=cls.namespaces, name=cls.__name__, spare=cls.spare,
+                              own_disks=cls.own_disks)
 
     @classmethod
     def tearDownClass(cls):

@@ -57,6 +57,10 @@ class DiskCase(harness.ClusterCase):
         names = disks.in_sync(self.c, i, vm + ".root")
         return next(self.c.node(n).number for n in names if n != "n%d" % i)
 
+    def happened(self, i, what, text):
+        events = self.c.kedge(i, "events", "--limit", "500")["events"]
+        return any(e["object"] == what and text in e["text"] for e in events)
+
     def check(self, vm, i):
         """Nothing that was told is lost, looked at in the replica's file on node @i."""
         looked = disks.check_log(self.c, vm, disks.data(self.c, i, vm + ".root"))
@@ -139,6 +143,101 @@ class Disks(DiskCase):
     def cont_node(self, found):
         for p in found:
             processes.send(p.pid, signal.SIGCONT)
+
+
+class Cut(DiskCase):
+    namespaces = True
+
+    def test_owner_is_cut_off(self):
+        """Taken over on the majority's side; the old guest stands still, then ends, and lost nothing it was told of."""
+        owner = self.create("cut")
+        self.c.partition(owner)
+        to = self.writes("cut", but=(owner,), timeout=FAILOVER_S)
+        told = [t for t in disks.told(self.c, "cut", owner) if t.what == "wrote"]
+        found = next(t for t in disks.told(self.c, "cut", to) if t.what == "found")
+        self.assertGreaterEqual(found.n, told[-1].n)
+        self.c.heal(owner)
+        self.c.wait_for(lambda: self.c.qemu("cut", owner) is None, 20, "the old guest is ended")
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "cut.root"), 60, "the old primary has joined")
+        self.check("cut", to)
+
+    def test_a_guest_that_nobody_else_can_run_goes_on(self):
+        """One replica, on a node that is cut off: it is not frozen for nothing (L20 to L22), and stays what it is."""
+        owner = self.create("alone", replicas=1)
+        other = self.create("two")
+        self.c.wait_for(lambda: self.happened(owner, "alone", "no other node can run it"), 20, "its owner is told")
+        snapshot = self.c.snapshot("alone", owner)[0]
+        self.c.partition(owner)
+        since = time.monotonic()
+        self.c.wait_for(lambda: self.c.leader_of(n.number for n in self.c.nodes if n.number != owner), 20, "others lead")
+        self.c.holds_for(lambda: not self.c.qemu("alone", owner).stopped, 5, "it is not frozen")
+        self.assertLess(self.c.witness.stopped_for("alone", "n%d" % owner, since), 0.3)
+        self.c.heal(owner)
+        self.c.wait_formed()
+        self.assertEqual(self.c.snapshot("alone", owner)[0], snapshot)
+        self.check("alone", self.writes("alone"))
+        self.writes("two", timeout=FAILOVER_S)
+        del other
+
+class Power(DiskCase):
+    own_disks = True
+
+    def test_all_nodes_lose_power(self):
+        """They come back one after the other, the guest's node last: it runs by itself, with all that was synced."""
+        owner = self.create("dark")
+        told = disks.last_written(self.c, "dark", owner)
+        for i in (1, 2, 3):
+            self.c.power_cut(i)
+        for i in [n for n in (1, 2, 3) if n != owner] + [owner]:
+            self.c.start(i)
+            time.sleep(1)
+        to = self.writes("dark")
+        found = [t for t in disks.told(self.c, "dark", to) if t.what == "found"][-1]
+        self.assertGreaterEqual(found.n, told)
+        self.assertTrue(self.happened(to, "dark.root", "after a power loss of all"), "no COLD: nothing was tried")
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "dark.root"), 60, "all replicas are in sync")
+        self.check("dark", to)
+
+    def test_owner_loses_power_and_comes_back(self):
+        """Shorter than a takeover takes: its replica is not what was in sync any more, so the other one leads."""
+        owner = self.create("dip")
+        self.c.power_cut(owner)
+        self.c.start(owner)
+        to = self.writes("dip", timeout=FAILOVER_S)
+        self.assertNotEqual(to, owner, "a replica that lost power leads")
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "dip.root"), 60, "both are in sync again")
+        self.check("dip", to)
+
+    def test_three_replicas_two_deaths(self):
+        owner = self.create("three", replicas=3)
+        dead = []
+        for _ in range(2):
+            self.c.power_cut(owner)
+            dead.append(owner)
+            if len(dead) == 1:
+                owner = self.writes("three", but=(owner,), timeout=FAILOVER_S)
+        self.c.start(dead[0]) # a quorum, but what it has is old
+        last = next(n.number for n in self.c.nodes if n.number not in dead)
+        self.assertEqual(self.writes("three", timeout=FAILOVER_S), last)
+        self.c.start(dead[1])
+        self.c.wait_formed()
+        self.c.wait_for(lambda: disks.is_whole(self.c, last, "three.root"), 60, "all three are in sync")
+        self.check("three", last)
+
+
+class Replicas(DiskCase):
+    """How many there are, and where."""
+
+    def test_more_and_fewer(self):
+        owner = self.create("grow")
+        self.c.apply(owner, self.c.vm_yaml("grow", extra=disk_yaml(replicas=3)))
+        self.c.wait_for(lambda: len(disks.in_sync(self.c, owner, "grow.root")) == 3, 60, "three replicas")
+        self.c.apply(owner, self.c.vm_yaml("grow", extra=disk_yaml(replicas=1)))
+        self.c.wait_for(lambda: disks.in_sync(self.c, owner, "grow.root") == ["n%d" % owner] and
+                        disks.is_whole(self.c, owner, "grow.root"), 60, "one replica")
+        for n in self.c.nodes:
+            self.c.wait_for(lambda n=n: len(disks.folders(self.c, n.number)) == (n.number == owner), 20, "others erased")
+        self.check("grow", self.writes("grow"))
 
 
 class Exports(DiskCase):
