@@ -313,7 +313,7 @@ static void watched_step(struct node *n, struct instance *i, const struct judged
 /* L23: the slot's time is raised with the lease, only while L12 holds. */
 static void exported_step(struct node *n, struct instance *i, const struct judged *j)
 {
-	if (j->mine && j->row->spec.run && j->row->end_gen < i->gen) {
+	if (j->mine && j->row->spec.run && j->row->end_gen < i->gen && !node_disk_is_lost(n, j->row)) {
 		if (may_thaw(j, i) && n->raise_to == 0)
 			node_export_order(n, i, j->deadline);
 		return;
@@ -353,7 +353,7 @@ static void saving_step(struct node *n, struct instance *i, const struct judged 
 {
 	if (n->saved_seq < i->save_seq)
 		return;
-	if (i->no_start || !j->mine || !j->row->spec.run) {
+	if (i->no_start || !j->mine || !j->row->spec.run || node_disk_is_lost(n, j->row)) {
 		(void)snprintf(i->reason, sizeof i->reason, "not started");
 		i->asked_to_end = true;
 		move(n, i, INSTANCE_ENDED);

@@ -121,7 +121,8 @@ static bool decide(const struct scheduler_view *v, size_t i, const struct schedu
 	if (!vm->run)
 		return true;
 	ret->to = best(v, vm, moves, n);
-	return ret->to != 0;
+	/* Without an owner its disks can be led by who has them, and get in sync where it may run. */
+	return ret->to != 0 || (vm->out == SCHEDULER_STOPPED && vm->n_disks > 0);
 }
 
 size_t scheduler_plan(const struct scheduler_view *v, struct scheduler_move *ret, size_t max)

@@ -178,7 +178,7 @@ void store_apply_move(struct store *s, const struct command_move *c, struct stor
 		store_refuse(r, PROTO_E_CONFLICT, "VM '%s': %s does not lead its disks", c->vm, to.name);
 		return;
 	}
-	fails = c->failed ? store_fails_next(&vm, s->wall) : c->to ? vm.fails : 0;
+	fails = c->failed ? store_fails_next(&vm, s->wall) : c->to || vm.spec.run ? vm.fails : 0;
 	CHECK(sql_run(&s->q,
 		      "UPDATE placements SET owner=?, gen=?, movable=1, mver=mver+1, fails=?, since=?, reason=?,"
 		      " confirmed=? WHERE tenant='default' AND vm=?",

@@ -86,6 +86,18 @@ static void it_waits_for_the_node_that_has_it(void **state KEDGE_UNUSED)
 	assert_non_null(strstr(why, "'a.root' is in sync only on nodes that are silent"));
 }
 
+static void stopped_without_a_place_it_lets_go_of_its_disks(void **state KEDGE_UNUSED)
+{
+	vm.owner = 1;
+	lose(0);
+	nodes[1].can_run = false;
+	vm.out = SCHEDULER_LAPSED; /* it may be thawed in place */
+	assert_int_equal(scheduler_plan(&view, moves, 4), 0);
+	vm.out = SCHEDULER_STOPPED;
+	assert_int_equal(scheduler_plan(&view, moves, 4), 1);
+	assert_int_equal(moves[0].to, 0);
+}
+
 static void cold_when_all_have_reported(void **state KEDGE_UNUSED)
 {
 	lose(0);
@@ -209,6 +221,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_vm_goes_where_its_disk_is_in_sync),
 		T(it_waits_for_the_node_that_has_it),
+		T(stopped_without_a_place_it_lets_go_of_its_disks),
 		T(cold_when_all_have_reported),
 		T(cold_without_the_silent_only_after_the_wait),
 		T(what_is_out_of_sync_never_leads),
