@@ -193,6 +193,7 @@ cluster() {
 		form_cluster
 	fi
 	wait_until 60 "three nodes are up" has_quorum 3
+	wait_until 30 "their volume engines are there" has_engines
 	node_kedge 1 node ls
 }
 
@@ -204,6 +205,12 @@ counts() { # true when the guest writes right now, wherever it is
 	[ "$after" -gt "$before" ] && grep -qs '^kedge-guest .*count=' "$dir"/n*/console/"$vm".log
 }
 
+in_sync() {
+	[ "$(node_kedge 1 volume show "$vm.root" --json | json "sum(r['state'] == 'in-sync' for r in d['volume']['replicas'])" 2>/dev/null)" = 2 ]
+}
+writes() { grep -qs '^kedge-guest .*wrote=' "$dir"/n*/console/"$vm".log; }
+has_engines() { [ "$(node_kedge 1 node ls --json | json "sum(n['engine'] for n in d['nodes'])" 2>/dev/null)" = ${#nodes[@]} ]; }
+
 apply_vm() {
 	cat >"$dir/$vm.yaml" <<-YAML
 		kind: vm
@@ -212,13 +219,19 @@ apply_vm() {
 		memory: 128MiB
 		run: true
 		boot: {kernel: $source_dir/build/guest/vmlinuz, initrd: $source_dir/build/guest/initrd.img, cmdline: console=ttyS0 quiet}
+		disks: [{name: root, size: 256MiB, replicas: 2}]
 	YAML
 	say "kedge apply -f $dir/$vm.yaml"
 	node_kedge 1 apply -f "$dir/$vm.yaml"
-	say "waiting until the guest counts on its serial line"
+	say "waiting until the guest counts on its serial line, and writes a log to its disk"
 	wait_until 90 "the guest counts" counts
+	wait_until 60 "both replicas of its disk are in sync" in_sync
+	wait_until 30 "it writes" writes
 	node_kedge 1 vm ls
+	node_kedge 1 volume ls
 }
+
+prove() { "$source_dir/deploy/guest_log.py" --dir "$dir" --kedge "$bin/kedge" --vm "$vm"; }
 
 hints() {
 	cat <<-TEXT
@@ -228,6 +241,7 @@ hints() {
 		    export PATH=$bin:\$PATH KEDGE_DIR=$dir/n1
 		    kedge status                       the cluster at a glance
 		    kedge vm ls                        where the VM is, and why
+		    kedge volume ls                    its disk, and who has it
 		    kedge events --follow              what happens, as it happens
 		    kedge vm stop $vm; kedge vm start $vm
 		    tail -F $dir/n*/console/$vm.log    the guest's own voice
@@ -253,6 +267,10 @@ say "now the node of '$vm' loses power: every process of it is killed"
 python3 "$source_dir/deploy/show_failover.py" --dir "$dir" --kedge "$bin/kedge" --vm "$vm"
 for n in "${nodes[@]}"; do start_node "$n"; done
 wait_until 60 "the killed node is back" has_quorum 3
-say "the killed node is back"
+say "the killed node is back; its replica gets what it missed"
+wait_until 60 "both replicas are in sync again" in_sync
 node_kedge 1 node ls
+node_kedge 1 volume ls
+say "is every line that the guest was told is written on its disk, before the failover and after it?"
+prove
 hints

@@ -3,76 +3,25 @@
 import glob
 import hashlib
 import os
-import re
+import sys
 
-BLOCK = 4096
-RING = 1024 # blocks of the guest's log, see deploy/guest/init
-TOLD = re.compile(r"^kedge-guest boot=([0-9a-f]{8}) (wrote|found|failed)=(\d+)\r?\n", re.MULTILINE)
-
-
-class Told:
-    """A line of a guest's console: it wrote line @n of its log and synced it, or found that when it booted."""
-
-    def __init__(self, boot, what, n):
-        self.boot, self.what, self.n = boot, what, int(n)
-
-    def __repr__(self):
-        return "%s %s=%d" % (self.boot, self.what, self.n)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../deploy"))
+import guest_log  # noqa: E402
 
 
 def told(cluster, vm, i):
     """What the guest told on node @i, in order."""
-    path = "%s/console/%s.log" % (cluster.node(i).dir, vm)
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="") as f:
-            return [Told(*m.groups()) for m in TOLD.finditer(f.read())]
-    except FileNotFoundError:
-        return []
-
-
-def all_told(cluster, vm):
-    return [t for node in cluster.nodes for t in told(cluster, vm, node.number)]
+    return guest_log.told("%s/console/%s.log" % (cluster.node(i).dir, vm))
 
 
 def last_written(cluster, vm, i):
     return max((t.n for t in told(cluster, vm, i) if t.what == "wrote"), default=0)
 
 
-def log_on(path):
-    """The lines of the ring in the raw content at @path, by number. A line whose checksum is wrong is an error."""
-    lines = {}
-    with open(path, "rb") as f:
-        for block in range(RING):
-            text = f.read(BLOCK).rstrip(b"\0")
-            if not text:
-                continue
-            n, boot, digest = text.decode().split()
-            if hashlib.md5(("%s %s\n" % (n, boot)).encode()).hexdigest() != digest or int(n) % RING != block:
-                raise AssertionError("block %d of %s holds '%s'" % (block, path, text))
-            lines[int(n)] = boot
-    return lines
-
-
 def check_log(cluster, vm, path):
-    """Every line that was told to be written is at @path, by whoever told it, unless the ring came round. Boots follow
-    each other: no two guests wrote at the same time. Returns the number of lines that were looked at."""
-    before = all_told(cluster, vm) # first: a guest that runs goes on writing
-    lines = log_on(path)
-    newest = max(lines, default=0)
-    looked = 0
-    for t in before:
-        if t.what == "failed":
-            raise AssertionError("the guest saw an error: %s" % t)
-        if t.what != "wrote" or t.n <= newest - RING:
-            continue
-        looked += 1
-        if lines.get(t.n) != t.boot:
-            raise AssertionError("told %s, but the disk has boot=%s there" % (t, lines.get(t.n)))
-    boots = [lines[n] for n in sorted(lines)]
-    turns = [b for i, b in enumerate(boots) if i == 0 or boots[i - 1] != b]
-    if len(turns) != len(set(turns)):
-        raise AssertionError("two guests wrote in turns: %s" % turns)
-    return looked
+    """What guest_log.check() says of the raw content at @path."""
+    before = [t for node in cluster.nodes for t in told(cluster, vm, node.number)] # first: it goes on writing
+    return guest_log.check(guest_log.log_on(path), before)
 
 
 def volume(cluster, i, name):
