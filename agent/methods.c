@@ -295,24 +295,95 @@ static int volume_verify(struct agent *agent, const struct msgpack_object *param
 	return view_volume(agent, out, name) ? 0 : PROTO_E_NOT_FOUND;
 }
 
-static int volume_export(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+static node_id_t find_node(struct agent *agent, const struct msgpack_object *params)
 {
-	struct command_export body = {0};
-	char name[NAME_BYTES_MAX];
 	struct store_node nodes[NODES_MAX];
 	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
+	char name[NAME_BYTES_MAX];
+
+	for (size_t i = 0; unpack_str(unpack_key(params, "node"), name, sizeof name) && i < n; i++)
+		if (strcmp(nodes[i].name, name) == 0)
+			return nodes[i].node;
+	return 0;
+}
+
+static bool is_up(struct agent *agent, node_id_t node)
+{
+	struct node_peer_status s;
+
+	node_peer_status(agent->node, node, &s);
+	return s.lease;
+}
+
+static int volume_export(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_export body = {.node = find_node(agent, params)};
 	int rc = get_name(params, body.volume, e);
 
 	if (rc < 0)
 		return rc;
-	if (!unpack_str(unpack_key(params, "node"), name, sizeof name))
-		return err_set(e, PROTO_E_INVALID, "volume export: --node NODE is missing");
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(nodes[i].name, name) == 0)
-			body.node = nodes[i].node;
 	if (body.node == 0)
-		return err_set(e, PROTO_E_NOT_FOUND, "there is no node '%s'", name);
+		return err_set(e, PROTO_E_INVALID, "volume export: --node NODE is missing, or there is no such node");
 	add_body(c, &command_export_type, &body);
+	return 0;
+}
+
+/* V31. Only where nobody that is up has the data. */
+static int may_force(struct agent *agent, const struct store_volume *v, node_id_t node, struct err *e)
+{
+	const struct store_replica *r = store_volume_on(v, node);
+
+	if (!r || r->leaving)
+		return err_set(e, PROTO_E_CONFLICT, "volume '%s' has no replica there (kedge volume show %s)", v->name,
+			       v->name);
+	for (size_t i = 0; i < v->n_members; i++)
+		if (store_replica_is_good(&v->members[i]) && is_up(agent, v->members[i].node))
+			return err_set(e, PROTO_E_CONFLICT,
+				       "volume '%s': a replica that is up has all its data: nothing need be lost, wait",
+				       v->name);
+	return is_up(agent, node) ? 0 : err_set(e, PROTO_E_CONFLICT, "volume '%s': that node is not up", v->name);
+}
+
+static int volume_force(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_volume_takeover body = {.kind = VOLUME_FORCE,
+					       .node = find_node(agent, params),
+					       .reason = "forced, what the others had is given up"};
+	struct store_volume v;
+	char name[NAME_BYTES_MAX];
+	int rc = get_name(params, name, e);
+
+	if (rc < 0)
+		return rc;
+	if (!store_volume(agent->store, name, &v))
+		return err_set(e, PROTO_E_NOT_FOUND, "there is no volume '%s'", name);
+	if (body.node == 0)
+		return err_set(e, PROTO_E_INVALID, "volume force: --node NODE is missing, or there is no such node");
+	if (!get_flag(params, "accept_data_loss"))
+		return err_set(e, PROTO_E_INVALID, "volume force: DATA IS LOST by this: --accept-data-loss is missing");
+	rc = may_force(agent, &v, body.node, e);
+	if (rc < 0)
+		return rc;
+	memcpy(body.id, v.id, sizeof body.id);
+	body.epoch = v.epoch;
+	add_body(c, &command_volume_takeover_type, &body);
+	return 0;
+}
+
+static int node_fence_ack(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_node_fence body = {0};
+	struct store_node nodes[NODES_MAX];
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
+	int rc = get_name(params, body.name, e);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(nodes[i].name, body.name) == 0 && is_up(agent, nodes[i].node))
+			return err_set(e, PROTO_E_CONFLICT, "node '%s' is up: there is nothing to acknowledge",
+				       body.name);
+	add_body(c, &command_node_fence_type, &body);
 	return 0;
 }
 
@@ -388,6 +459,8 @@ static const struct method methods[] = {
 	{"volume.verify", METHOD_READ, NET_ROLE_OPERATOR, volume_verify, NULL, NULL},
 	{"volume.export", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, volume_export, NULL},
 	{"volume.unexport", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, volume_unexport, NULL},
+	{"volume.force", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, volume_force, NULL},
+	{"node.fence_ack", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, node_fence_ack, NULL},
 	{"volume.change", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_change, NULL},
 	{"volume.report", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_report, NULL},
 	{"volume.erased", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_erased, NULL},

@@ -11,7 +11,7 @@
 struct args {
 	const char *words[ARGS_MAX]; /* after the command's own words */
 	size_t n_words;
-	bool json, stale, dry_run, hard, follow, primary_wins;
+	bool json, stale, dry_run, hard, follow, primary_wins, yes, accept_data_loss;
 	const char *dir, *context, *name, *listen, *zone, *cluster, *file, *expires, *role, *timeout, *limit, *node;
 };
 
@@ -51,6 +51,9 @@ int ask_and_maybe_print(const struct args *args, const char *method, struct rpc_
 /* Every field of @map on its own line. */
 void print_fields(const struct msgpack_object *map);
 
+/* "n1*, n3 (syncing, 12 MiB behind, 5 s)": the primary has the star, what is in sync says no more. Ends with a zero. */
+void describe_replicas(const struct msgpack_object *replicas, struct buf *ret);
+
 /* The table of volumes, or that there are none. */
 void print_volumes(const struct msgpack_object *volumes, const char *indent);
 
@@ -85,6 +88,8 @@ int command_volume_ls(const struct args *args, struct err *e);
 int command_volume_show(const struct args *args, struct err *e);
 int command_volume_export(const struct args *args, struct err *e);
 int command_volume_unexport(const struct args *args, struct err *e);
+int command_volume_force(const struct args *args, struct err *e);
+int command_node_fence_ack(const struct args *args, struct err *e);
 int command_volume_verify(const struct args *args, struct err *e);
 int command_events(const struct args *args, struct err *e);
 

@@ -23,6 +23,11 @@ const struct command commands[] = {
 	 command_status},
 	{"node ls", "[--stale]", "list the nodes", "", "--stale", 0, command_node_ls},
 	{"node show", "NODE", "show all about one node", "", "--stale", 1, command_node_show},
+	{"node fence-ack", "NODE [--yes]", "say that a node is off and stays off, so that its VMs may run elsewhere",
+	 "A node whose lease is over is taken care of without this. It is for VMs that only that node could run, "
+	 "before\n"
+	 "their disks are forced elsewhere. If the node runs after all, its VMs run TWICE.",
+	 "--yes", 1, command_node_fence_ack},
 	{"apply", "-f FILE|- [--dry-run]", "make the cluster what a file says, all of it or nothing",
 	 "  kind: vm\n  name: till-7\n  vcpus: 2\n  memory: 512MiB\n  run: true\n"
 	 "  boot: {kernel: ./vmlinuz, initrd: ./initrd.img, cmdline: console=ttyS0}\n"
@@ -46,6 +51,12 @@ const struct command commands[] = {
 	 "It is at DIR/run/nbd.sock of that node then, as the export NAME:\n"
 	 "  nbdinfo \"nbd+unix:///NAME?socket=DIR/run/nbd.sock\"",
 	 "--node", 1, command_volume_export},
+	{"volume force", "NAME --node NODE --accept-data-loss [--yes]",
+	 "give up what the silent replicas had, and go on with an old one: DATA IS LOST",
+	 "For when the node with the only replica that is in sync is gone for good. It says what would be lost and "
+	 "asks;\n"
+	 "--yes answers. A VM's node must be known to be off first: kedge node fence-ack NODE",
+	 "--node --accept-data-loss --yes", 1, command_volume_force},
 	{"volume unexport", "NAME", "serve it no more; clients are cut off", "", "", 1, command_volume_unexport},
 	{"volume verify", "NAME [--primary-wins]", "compare all replicas block by block, and repair",
 	 "What the majority of the replicas has is right. Where nobody can tell, only --primary-wins decides.",
@@ -97,12 +108,16 @@ struct option_slot {
 	}
 
 static const struct option_slot options[] = {
-	FLAG("--json", json),        VALUE("--dir", dir),         VALUE("--context", context),
-	VALUE("--timeout", timeout), VALUE("--name", name),       VALUE("--listen", listen),
-	VALUE("--zone", zone),       VALUE("--cluster", cluster), VALUE("-f", file),
-	VALUE("--expires", expires), VALUE("--role", role),       VALUE("--limit", limit),
-	FLAG("--stale", stale),      FLAG("--dry-run", dry_run),  FLAG("--hard", hard),
-	FLAG("--follow", follow),    VALUE("--node", node),       FLAG("--primary-wins", primary_wins),
+	FLAG("--json", json),        VALUE("--dir", dir),
+	VALUE("--context", context), VALUE("--timeout", timeout),
+	VALUE("--name", name),       VALUE("--listen", listen),
+	VALUE("--zone", zone),       VALUE("--cluster", cluster),
+	VALUE("-f", file),           VALUE("--expires", expires),
+	VALUE("--role", role),       VALUE("--limit", limit),
+	FLAG("--stale", stale),      FLAG("--dry-run", dry_run),
+	FLAG("--hard", hard),        FLAG("--follow", follow),
+	VALUE("--node", node),       FLAG("--primary-wins", primary_wins),
+	FLAG("--yes", yes),          FLAG("--accept-data-loss", accept_data_loss),
 };
 
 #define COMMON_OPTIONS 4 /* the first ones */

@@ -12,7 +12,6 @@
 #define LOOK_EVERY (200 * USEC_PER_MS)
 #define BEGIN_MAX  (10 * USEC_PER_SEC) /* until the primary's engine has begun */
 
-/* "n1*, n2, n3 (syncing, 12 MiB behind, 5 s)": the primary has the star, what is in sync says no more. */
 static void describe_replica(const struct msgpack_object *r, struct buf *ret)
 {
 	char node[NAME_BYTES_MAX], state[16], size[32];
@@ -31,19 +30,23 @@ static void describe_replica(const struct msgpack_object *r, struct buf *ret)
 	buf_printf(ret, ")");
 }
 
+void describe_replicas(const struct msgpack_object *replicas, struct buf *ret)
+{
+	for (size_t i = 0; i < unpack_count(replicas); i++) {
+		if (i > 0)
+			buf_printf(ret, ", ");
+		describe_replica(unpack_at(replicas, i), ret);
+	}
+	buf_append(ret, "", 1);
+}
+
 static void add_row(struct table *t, const struct msgpack_object *v)
 {
-	const struct msgpack_object *replicas = unpack_key(v, "replicas");
 	char text[CELL_BYTES], size[32];
 	struct buf list = {0};
 
 	size_format(number_of(v, "size"), size, sizeof size);
-	for (size_t i = 0; i < unpack_count(replicas); i++) {
-		if (i > 0)
-			buf_printf(&list, ", ");
-		describe_replica(unpack_at(replicas, i), &list);
-	}
-	buf_append(&list, "", 1);
+	describe_replicas(unpack_key(v, "replicas"), &list);
 	table_cell(t, "%s", text_of(v, "name", text, sizeof text));
 	table_cell(t, "%s", size);
 	table_cell(t, "%s%s",

@@ -58,6 +58,7 @@ union body {
 	struct command_volume_delete volume_delete;
 	struct command_disk disk;
 	struct command_export export;
+	struct command_node_fence node_fence;
 };
 
 #define APPLY(name)                                                                            \
@@ -85,6 +86,7 @@ APPLY(volume_set)
 APPLY(volume_delete)
 APPLY(disk)
 APPLY(export)
+APPLY(node_fence)
 #undef APPLY
 
 static const struct applier {
@@ -111,6 +113,7 @@ static const struct applier {
 	{&command_volume_delete_type, apply_volume_delete},
 	{&command_disk_type, apply_disk},
 	{&command_export_type, apply_export},
+	{&command_node_fence_type, apply_node_fence},
 };
 
 static const struct applier *applier_of(uint32_t id)

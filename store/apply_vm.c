@@ -3,6 +3,7 @@
 #include "store/internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 uint64_t store_next_gen(struct store *s)
@@ -219,4 +220,36 @@ void store_apply_want_movable(struct store *s, const struct command_want_movable
 	store_event_add(s, "vm", c->vm,
 			c->want ? "another node can run it"
 				: "no other node can run it: it is not frozen without a lease");
+}
+
+/* Each by MOVE at the generation that it has now. */
+static void fence_vms(struct store *s, uint32_t node, struct store_result *r)
+{
+	struct store_vm *vms = xcalloc(VMS_MAX, sizeof *vms);
+	size_t n = store_vms(s, vms, VMS_MAX);
+
+	for (size_t i = 0; i < n && r->code == 0; i++) {
+		struct command_move c = {.gen = vms[i].gen, .reason = "its node is off, as an administrator says"};
+
+		if (vms[i].owner != node)
+			continue;
+		memcpy(c.vm, vms[i].spec.name, sizeof c.vm);
+		store_apply_move(s, &c, r);
+	}
+	free(vms);
+}
+
+void store_apply_node_fence(struct store *s, const struct command_node_fence *c, struct store_result *r)
+{
+	struct store_node nodes[NODES_MAX];
+	size_t n = store_nodes(s, nodes, NODES_MAX);
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(nodes[i].name, c->name) != 0)
+			continue;
+		store_event_add(s, "node", c->name, "OFF, as %s says: its VMs may run elsewhere", s->actor);
+		fence_vms(s, nodes[i].node, r);
+		return;
+	}
+	store_refuse(r, PROTO_E_NOT_FOUND, "there is no node '%s'", c->name);
 }

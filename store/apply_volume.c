@@ -87,6 +87,19 @@ static bool is_epoch(const struct store_volume *v, uint32_t epoch, struct store_
 	return false;
 }
 
+/* A VM that has an owner may be using it. */
+static bool is_free(struct store *s, const struct store_volume *v, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (v->vm[0] && store_vm(s, v->vm, &vm) && vm.owner)
+		store_refuse(r, PROTO_E_CONFLICT,
+			     "volume '%s' is in use by '%s': stop it first; if its node is off for good: kedge node "
+			     "fence-ack",
+			     v->name, v->vm);
+	return r->code == 0;
+}
+
 /* ---- CREATE ---- */
 
 static uint64_t count_volumes(struct store *s)
@@ -299,6 +312,8 @@ void store_apply_volume_takeover(struct store *s, const struct command_volume_ta
 
 	if (!must_find(s, c->id, &v, r) || !is_epoch(&v, c->epoch, r))
 		return;
+	if (c->kind == VOLUME_FORCE && !is_free(s, &v, r)) /* P2: its VM is known to be dead */
+		return;
 	b = member(&v, c->node);
 	if (b && !b->leaving)
 		why = c->kind == VOLUME_TAKEOVER ? why_no_takeover(b)
@@ -431,16 +446,6 @@ void store_apply_volume_delete(struct store *s, const struct command_volume_dele
 	}
 	put(s, &v);
 	store_event_add(s, "volume", c->name, "delete asked for by %s", s->actor);
-}
-
-/* A VM that has an owner may be using it. */
-static bool is_free(struct store *s, const struct store_volume *v, struct store_result *r)
-{
-	struct store_vm vm;
-
-	if (v->vm[0] && store_vm(s, v->vm, &vm) && vm.owner)
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is in use by '%s': stop that first", v->name, v->vm);
-	return r->code == 0;
 }
 
 void store_apply_disk(struct store *s, const struct command_disk *c, struct store_result *r)

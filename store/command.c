@@ -123,6 +123,11 @@ static const struct message_field command_export_fields[] = {F(STR, volume), F(U
 TYPE(command_export, COMMAND_EXPORT);
 #undef T
 
+#define T struct command_node_fence
+static const struct message_field command_node_fence_fields[] = {F(STR, name)};
+TYPE(command_node_fence, COMMAND_NODE_FENCE);
+#undef T
+
 void command_begin(const struct command_head *head, struct buf *ret)
 {
 	CHECK(head->bodies > 0);

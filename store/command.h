@@ -29,6 +29,7 @@ enum command_id {
 	COMMAND_VOLUME_DELETE,
 	COMMAND_DISK,
 	COMMAND_EXPORT,
+	COMMAND_NODE_FENCE,
 };
 
 struct command_head {
@@ -200,12 +201,18 @@ struct command_export {
 	uint32_t node;
 };
 
+/* An administrator says that the node is off and stays off: its VMs are nobody's, as if it had confirmed their end
+ * (L10, for the generations that are current when this is applied). */
+struct command_node_fence {
+	char name[NAME_BYTES_MAX];
+};
+
 extern const struct message_type command_head_type, command_genesis_type, command_node_add_type, command_token_add_type,
 	command_vm_put_type, command_vm_delete_type, command_vm_want_type, command_vm_restart_type, command_move_type,
 	command_movable_type, command_want_movable_type, command_volume_create_type, command_volume_change_type,
 	command_volume_report_type, command_volume_takeover_type, command_volume_member_type,
 	command_volume_erased_type, command_volume_set_type, command_volume_delete_type, command_disk_type,
-	command_export_type;
+	command_export_type, command_node_fence_type;
 
 /* [any] Start an entry: encode @head (bodies must be right) into @ret; append the bodies by message_encode(). */
 void command_begin(const struct command_head *head, struct buf *ret);

@@ -41,6 +41,7 @@ void store_apply_volume_erased(struct store *s, const struct command_volume_eras
 void store_apply_volume_set(struct store *s, const struct command_volume_set *c, struct store_result *r);
 void store_apply_volume_delete(struct store *s, const struct command_volume_delete *c, struct store_result *r);
 void store_apply_disk(struct store *s, const struct command_disk *c, struct store_result *r);
+void store_apply_node_fence(struct store *s, const struct command_node_fence *c, struct store_result *r);
 void store_apply_export(struct store *s, const struct command_export *c, struct store_result *r);
 
 /* Are all disks of @vm led by @node? Else MOVE is refused: it comes in one entry with their takeovers. */

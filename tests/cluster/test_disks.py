@@ -225,6 +225,41 @@ class Power(DiskCase):
         self.check("three", last)
 
 
+class Loss(DiskCase):
+    """The node with the only replica that is in sync is gone for good."""
+
+    def test_force(self):
+        owner = self.create("lost")
+        other = self.holder("lost", owner)
+        self.c.kill_node(other)
+        self.c.wait_for(lambda: disks.in_sync(self.c, owner, "lost.root") == ["n%d" % owner], 20, "one replica is left")
+        written = disks.last_written(self.c, "lost", owner)
+        self.c.wait_for(lambda: disks.last_written(self.c, "lost", owner) > written + 3, 30, "it writes what will be lost")
+        self.c.kill_node(owner) # before the other one is back
+        self.c.start(other)
+        i = self.c.wait_for(lambda: self.c.leader_of(n.number for n in self.c.nodes if n.number != owner), 30, "a leader")
+        force = ["volume", "force", "lost.root", "--node", "n%d" % other]
+        self.c.wait_for(lambda: "silent" in (self.c.vm(i, "lost")["reason"] or ""), 30, "it says what it waits for")
+        self.denied(i, "accept-data-loss", *force)
+        self.denied(i, "not confirmed", *force, "--accept-data-loss")
+        self.denied(i, "fence-ack", *force, "--accept-data-loss", "--yes")
+        self.denied(i, "is up", "node", "fence-ack", "n%d" % other, "--yes")
+        self.c.command(i, "node", "fence-ack", "n%d" % owner, "--yes")
+        said = self.c.command(i, *force, "--accept-data-loss", "--yes").stdout
+        self.assertIn("IS LOST", said)
+        self.assertEqual(self.writes("lost", timeout=FAILOVER_S), other)
+        self.assertTrue(self.happened(other, "lost.root", "DATA IS LOST"))
+        self.c.start(owner)
+        self.c.wait_formed()
+        self.c.wait_for(lambda: disks.is_whole(self.c, other, "lost.root"), 60, "the old one joined, as what it is not")
+        self.assertEqual(self.writes("lost"), other)
+
+    def denied(self, i, word, *argv):
+        done = self.c.command(i, *argv, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(word, done.stderr)
+
+
 class Replicas(DiskCase):
     """How many there are, and where."""
 
