@@ -66,9 +66,11 @@ enum volume_frame_kind {
 	VOLUME_F_PING,
 	VOLUME_F_FETCH,   /* the data of a block, for a primary whose own copy is wrong */
 	VOLUME_F_FETCHED, /* the answer to FETCH */
+	VOLUME_F_INTENT,  /* copies come to this range soon: its intents can be durable by then */
 };
 
 #define VOLUME_HASH_BYTES 32
+#define VOLUME_COPY_BYTES (1u << 20) /* of a copy, in whole blocks */
 
 struct volume_frame {
 	enum volume_frame_kind kind;
@@ -97,6 +99,7 @@ enum volume_io_kind { VOLUME_IO_READ, VOLUME_IO_WRITE, VOLUME_IO_ZERO, VOLUME_IO
  * (V10). SYNC: fdatasync of everything that was done before. HASH: into @hash. */
 struct volume_io {
 	enum volume_io_kind kind;
+	bool is_copy; /* nobody here asked for these bytes: they need not stay in a cache */
 	uint64_t offset, length;
 	void *data;
 	uint8_t hash[VOLUME_HASH_BYTES];
@@ -166,11 +169,12 @@ struct volume_effects {
 	void (*drop_clients)(void *ctx);
 	/* The replica must be closed and opened in a new incarnation (V13). Nothing more comes out of this core. */
 	void (*broken)(void *ctx, int rc);
-	/* A buffer of a block for a copy, and back. NULL: none now, tried again later. */
-	void *(*buffer)(void *ctx);
-	void (*buffer_free)(void *ctx, void *p);
-	/* Are all of these bytes zero? */
-	bool (*is_zero)(void *ctx, const void *data, uint64_t length);
+	/* A buffer of @length bytes for a copy, at most VOLUME_COPY_BYTES, and back. NULL: none now, tried again later.
+	 */
+	void *(*buffer)(void *ctx, uint64_t length);
+	void (*buffer_free)(void *ctx, void *p, uint64_t length);
+	/* Are @length bytes of @data, from @at on, all zero? */
+	bool (*is_zero)(void *ctx, const void *data, uint64_t at, uint64_t length);
 	/* The data of a received frame, and back. */
 	void (*data_free)(void *ctx, void *p);
 	/* A scrub found this. */
@@ -186,7 +190,7 @@ struct volume_config {
 	/* The map as opened, one page of VOLUME_EXTENT_BLOCKS stamps per extent, copied. Where the intent is set the
 	 * core replaces it (V30). */
 	const struct volume_ballot *stamps;
-	unsigned copies_max;  /* copies at a time */
+	unsigned copies_max;  /* blocks that are being copied at a time */
 	unsigned intents_cap; /* more than this many intents are cleared eagerly */
 	usec_t clear_after;   /* an extent that was idle for so long is flushed and cleared */
 	uint64_t copy_rate;   /* bytes per second of copies that no guest waits for, while guests write; 0: no bound */

@@ -8,11 +8,22 @@
 
 #define GUEST_IS_BUSY (200 * USEC_PER_MS) /* after its last read or write */
 
-static uint64_t block_length(const struct volume_core *c, uint64_t block)
-{
-	uint64_t offset = block * VOLUME_BLOCK_BYTES;
+#define BUSY_RUN     4  /* blocks in a run while a guest is busy: its next write may be to any of them */
+#define HINT_EXTENTS 32 /* so far ahead of copies their extents are announced: one durable write for many of them */
 
-	return c->config.size - offset < VOLUME_BLOCK_BYTES ? c->config.size - offset : VOLUME_BLOCK_BYTES;
+_Static_assert(VOLUME_COPY_BYTES % VOLUME_BLOCK_BYTES == 0 && VOLUME_EXTENT_BYTES % VOLUME_COPY_BYTES == 0, "whole");
+
+/* The last block may be a short one. */
+static uint64_t run_length(const struct volume_core *c, uint64_t block, unsigned n)
+{
+	uint64_t left = c->config.size - block * VOLUME_BLOCK_BYTES;
+
+	return left < (uint64_t)n * VOLUME_BLOCK_BYTES ? left : (uint64_t)n * VOLUME_BLOCK_BYTES;
+}
+
+static unsigned run_blocks(uint64_t length)
+{
+	return (unsigned)((length + VOLUME_BLOCK_BYTES - 1) / VOLUME_BLOCK_BYTES);
 }
 
 static uint8_t who_needs(const struct volume_core *c, uint64_t block)
@@ -29,7 +40,7 @@ static uint8_t who_needs(const struct volume_core *c, uint64_t block)
 
 void copy_end(struct volume_core *c, struct op *op)
 {
-	c->copies--;
+	c->copies -= run_blocks(op->length);
 	guest_op_free(c, op);
 }
 
@@ -42,7 +53,7 @@ static void copy_cancel(struct volume_core *c, struct op *op)
 		scrub_cancelled(c);
 	if (op->step == OP_IO) {
 		op->cancelled = true;
-		c->copies--;
+		c->copies -= run_blocks(op->length);
 		return;
 	}
 	copy_end(c, op);
@@ -66,8 +77,8 @@ static void finish_for_the_others(struct volume_core *c, struct op *op)
 	if (op->targets & ~op->acked)
 		return;
 	for (unsigned i = 0; i < PEERS_MAX; i++)
-		if (op->targets >> i & 1)
-			peer_got(c, &c->peers[i], block);
+		for (unsigned b = 0; (op->targets >> i & 1) && b < run_blocks(op->length); b++)
+			peer_got(c, &c->peers[i], block + b);
 	copy_cancel(c, op);
 }
 
@@ -85,7 +96,7 @@ void copy_io(struct volume_core *c, struct op *op, enum volume_io_kind kind)
 
 static void send_copies(struct volume_core *c, struct op *op)
 {
-	struct volume_ballot stamp = map_get(c, op->offset / VOLUME_BLOCK_BYTES);
+	struct volume_ballot stamp = map_get(c, op->offset / VOLUME_BLOCK_BYTES); /* all of a run have the same */
 
 	op->step = OP_ACKS;
 	for (unsigned i = 0; i < PEERS_MAX; i++) {
@@ -141,6 +152,31 @@ static void begin_comparison(struct volume_core *c, struct op *op)
 	copy_io(c, op, VOLUME_IO_HASH);
 }
 
+static bool is_zero(const struct volume_core *c, const struct op *op, uint64_t at)
+{
+	uint64_t left = op->length - at;
+
+	return c->fx.is_zero(c->fx.ctx, op->buffer, at, left < VOLUME_BLOCK_BYTES ? left : VOLUME_BLOCK_BYTES);
+}
+
+/* A run is zeroes, or has no block of zeroes: where that changes it ends, and the rest's turn comes again. */
+static bool begins_with_zeroes(struct volume_core *c, struct op *op)
+{
+	bool first = is_zero(c, op, 0);
+	uint64_t block = op->offset / VOLUME_BLOCK_BYTES, at = VOLUME_BLOCK_BYTES;
+
+	while (at < op->length && is_zero(c, op, at) == first)
+		at += VOLUME_BLOCK_BYTES;
+	if (at >= op->length)
+		return first;
+	c->copies -= run_blocks(op->length - at);
+	op->length = at;
+	for (unsigned i = 0; i < PEERS_MAX; i++)
+		if (op->targets >> i & 1)
+			c->peers[i].cursor = block + run_blocks(at);
+	return first;
+}
+
 static void read_done(struct volume_core *c, struct volume_io *io, int rc)
 {
 	struct op *op = CONTAINER_OF(io, struct op, io);
@@ -154,7 +190,7 @@ static void read_done(struct volume_core *c, struct volume_io *io, int rc)
 		return;
 	}
 	op->step = OP_HASH;
-	if (op->direct && c->fx.is_zero(c->fx.ctx, op->buffer, op->length)) {
+	if (op->direct && begins_with_zeroes(c, op)) {
 		op->direct = false; /* a hole there too, likely: it shall stay one */
 		begin_comparison(c, op);
 		return;
@@ -227,35 +263,66 @@ static bool surely_differs(const struct volume_core *c, uint64_t block, uint8_t 
 	return true;
 }
 
-/* A block is compared at @targets, and copied there unless it is only a scrub. NULL: it is not free, or there is no
- * buffer now. */
-struct op *copy_begin(struct volume_core *c, uint64_t block, uint8_t targets, bool scrub)
+/* May block @b go with those before it, of which @first is one? With their stamp (V20), and held like them (V24). */
+static bool goes_along(const struct volume_core *c, uint64_t first, uint64_t b, uint8_t targets)
 {
-	uint64_t offset = block * VOLUME_BLOCK_BYTES;
-	uint64_t length = block_length(c, block);
-	struct op *op;
-	void *buffer;
+	if (b >= c->n_blocks || b % VOLUME_EXTENT_BLOCKS == 0 || who_needs(c, b) != targets)
+		return false;
+	if (!surely_differs(c, b, targets))
+		return false;
+	if (volume_ballot_compare(map_get(c, first), map_get(c, b)) != 0)
+		return false;
+	return !guest_busy(c, b * VOLUME_BLOCK_BYTES, run_length(c, b, 1), OP_COPY) || PLANTED(run_through_write);
+}
 
-	if (guest_busy(c, offset, length, OP_COPY))
-		return NULL;
-	buffer = c->fx.buffer(c->fx.ctx);
-	if (!buffer)
+/* Blocks side by side that all go without a comparison, in one frame with one stamp. */
+static unsigned run_of(const struct volume_core *c, uint64_t block, uint8_t targets, unsigned max)
+{
+	unsigned n = 1;
+
+	while (n < max && goes_along(c, block, block + n, targets))
+		n++;
+	return n;
+}
+
+static struct op *begin(struct volume_core *c, uint64_t block, uint8_t targets, struct op like)
+{
+	struct op *op;
+
+	like.buffer = c->fx.buffer(c->fx.ctx, like.length);
+	if (!like.buffer)
 		return NULL;
 	op = xcalloc(1, sizeof *op);
-	*op = (struct op){.next = c->ops,
-			  .kind = OP_COPY,
-			  .offset = offset,
-			  .length = length,
-			  .seq = ++c->next_seq,
-			  .since = c->now,
-			  .targets = targets,
-			  .scrub = scrub,
-			  .direct = !scrub && surely_differs(c, block, targets),
-			  .buffer = buffer};
+	*op = like;
+	op->kind = OP_COPY;
+	op->next = c->ops;
+	op->offset = block * VOLUME_BLOCK_BYTES;
+	op->buffer_bytes = op->length;
+	op->seq = ++c->next_seq;
+	op->since = c->now;
+	op->targets = targets;
 	c->ops = op;
-	c->copies++;
+	c->copies += run_blocks(op->length);
+	return op;
+}
+
+/* A block is compared at @targets, and copied there unless it is only a scrub; with it go up to @max in all that need
+ * no comparison. NULL: it is not free, or there is no buffer now. */
+struct op *copy_begin(struct volume_core *c, uint64_t block, unsigned max, uint8_t targets, bool scrub)
+{
+	struct op like = {.scrub = scrub, .direct = !scrub && surely_differs(c, block, targets)};
+	struct op *op;
+
+	like.length = run_length(c, block, 1);
+	if (guest_busy(c, block * VOLUME_BLOCK_BYTES, like.length, OP_COPY))
+		return NULL;
+	if (like.direct)
+		like.length = run_length(c, block, run_of(c, block, targets, max));
+	op = begin(c, block, targets, like);
+	if (!op)
+		return NULL;
 	if (!scrub)
-		flush_touch(c, offset, length);
+		flush_touch(c, op->offset, op->length);
 	if (op->direct)
 		copy_io(c, op, VOLUME_IO_READ);
 	else
@@ -273,32 +340,70 @@ static void copy_for_guest(struct volume_core *c)
 
 		for (uint64_t b = r->offset / VOLUME_BLOCK_BYTES; b <= last && c->copies < c->config.copies_max; b++)
 			if (who_needs(c, b))
-				(void)copy_begin(c, b, who_needs(c, b), false);
+				(void)copy_begin(c, b, 1, who_needs(c, b), false);
 	}
 }
 
-static bool copy_next(struct volume_core *c, struct peer *p)
+/* Its intents can be durable when the copies come (V14), one write for many of them. */
+static void announce(struct volume_core *c, unsigned slot, uint64_t extent)
 {
+	struct peer *p = &c->peers[slot];
+	uint64_t end = extent + HINT_EXTENTS < c->n_extents ? extent + HINT_EXTENTS : c->n_extents;
+
+	if (extent + HINT_EXTENTS / 2 < p->hinted || p->hinted >= end)
+		return;
+	for (uint64_t e = extent > p->hinted ? extent : p->hinted; e < end; e++) {
+		struct volume_frame f = {.kind = VOLUME_F_INTENT, .offset = e * VOLUME_EXTENT_BYTES};
+
+		if (!peer_needs_extent(c, p, e))
+			continue;
+		f.length = c->config.size - f.offset < VOLUME_EXTENT_BYTES ? c->config.size - f.offset
+									   : VOLUME_EXTENT_BYTES;
+		bit_set(c->remote, e);
+		peer_send(c, slot, &f);
+	}
+	p->hinted = end;
+}
+
+static unsigned run_max(const struct volume_core *c)
+{
+	unsigned left = c->config.copies_max - c->copies, run = VOLUME_COPY_BYTES / VOLUME_BLOCK_BYTES;
+
+	if (c->now - c->guest_at < GUEST_IS_BUSY)
+		run = BUSY_RUN;
+	return left < run ? left : run;
+}
+
+/* Returns how many blocks go; 0: none can now. */
+static unsigned copy_next(struct volume_core *c, unsigned slot)
+{
+	struct peer *p = &c->peers[slot];
+
 	for (uint64_t tries = 0; tries < c->n_blocks; tries++) {
 		uint64_t b = p->cursor;
+		struct op *op = NULL;
+		unsigned n;
 
 		if (b % 64 == 0 && p->need[b / 64] == 0 && b + 64 <= c->n_blocks) { /* nothing in this word */
 			p->cursor = b + 64 < c->n_blocks ? b + 64 : 0;
 			tries += 63;
 			continue;
 		}
-		p->cursor = b + 1 < c->n_blocks ? b + 1 : 0;
-		if (bit_get(p->need, b) && copy_begin(c, b, who_needs(c, b), false))
-			return true;
+		if (bit_get(p->need, b)) {
+			announce(c, slot, b / VOLUME_EXTENT_BLOCKS);
+			op = copy_begin(c, b, run_max(c), who_needs(c, b), false);
+		}
+		n = op ? run_blocks(op->length) : 1;
+		p->cursor = b + n < c->n_blocks ? b + n : 0;
+		if (op)
+			return n;
 	}
-	return false;
+	return 0;
 }
 
-static bool may_begin(struct volume_core *c)
+static bool may_begin(const struct volume_core *c)
 {
-	uint64_t rate = c->now - c->guest_at < GUEST_IS_BUSY ? c->config.copy_rate : 0;
-
-	return c->copies < c->config.copies_max && core_pace(c, &c->copy_at, rate, VOLUME_BLOCK_BYTES);
+	return c->copies < c->config.copies_max && (c->now - c->guest_at >= GUEST_IS_BUSY || c->copy_at <= c->now);
 }
 
 void copy_step(struct volume_core *c)
@@ -307,7 +412,11 @@ void copy_step(struct volume_core *c)
 		return;
 	copy_for_guest(c);
 	for (unsigned i = 0; i < PEERS_MAX; i++)
-		while (peer_connected(&c->peers[i]) && c->peers[i].n_need && may_begin(c))
-			if (!copy_next(c, &c->peers[i]))
+		while (peer_connected(&c->peers[i]) && c->peers[i].n_need && may_begin(c)) {
+			unsigned n = copy_next(c, i);
+
+			if (n == 0)
 				break;
+			(void)core_pace(c, &c->copy_at, c->config.copy_rate, (uint64_t)n * VOLUME_BLOCK_BYTES);
+		}
 }

@@ -85,7 +85,7 @@ void guest_op_free(struct volume_core *c, struct op *op)
 		at = &(*at)->next;
 	*at = op->next;
 	if (op->buffer)
-		c->fx.buffer_free(c->fx.ctx, op->buffer);
+		c->fx.buffer_free(c->fx.ctx, op->buffer, op->buffer_bytes);
 	free(op);
 }
 

@@ -42,6 +42,7 @@ struct op {
 	bool scrub;      /* OP_COPY: nobody needs the block, the copies are only compared */
 	uint8_t hash[VOLUME_HASH_BYTES], peer_hash[PEERS_MAX][VOLUME_HASH_BYTES];
 	void *buffer; /* OP_COPY */
+	uint64_t buffer_bytes;
 	struct volume_io io;
 };
 
@@ -72,6 +73,7 @@ struct peer {
 	uint64_t *seen; /* a bit per extent: it may have got something there since it was active (its intents) */
 	uint64_t n_need;
 	uint64_t cursor; /* where the search for the next copy goes on */
+	uint64_t hinted; /* extents below were announced, as far as copies come there */
 	bool lost_power; /* it told another incarnation than the store's: to be removed (V26) */
 	bool active_sent;
 	usec_t heard_at, away_since, pinged_at;
@@ -172,10 +174,10 @@ struct volume_core {
 	usec_t *touched;     /* when an extent was written last */
 	struct flush flush;
 	enum join join;
-	unsigned joiner;    /* slot */
-	uint64_t join_seq;  /* of the FLUSH that it alone gets */
-	uint64_t join_wait; /* for addmark */
-	unsigned copies;
+	unsigned joiner;          /* slot */
+	uint64_t join_seq;        /* of the FLUSH that it alone gets */
+	uint64_t join_wait;       /* for addmark */
+	unsigned copies;          /* blocks */
 	usec_t copy_at, scrub_at; /* when the next may begin, by its rate */
 	usec_t guest_at;          /* when a guest's operation began last */
 	struct scrub scrub;
@@ -274,6 +276,7 @@ void peer_need(struct volume_core *c, struct peer *p, uint64_t block);
 void peer_got(struct volume_core *c, struct peer *p, uint64_t block);
 bool peer_needs(const struct peer *p, uint64_t offset, uint64_t length);
 void peer_send(struct volume_core *c, unsigned slot, struct volume_frame *f);
+bool peer_needs_extent(const struct volume_core *c, const struct peer *p, uint64_t extent);
 void join_abandon(struct volume_core *c);
 
 /* ---- core_copy.c ---- */
@@ -283,7 +286,7 @@ void copy_ack(struct volume_core *c, struct op *op, unsigned slot);
 void copy_cancel_peer(struct volume_core *c, unsigned slot);
 void copy_cancel_all(struct volume_core *c);
 void copy_end(struct volume_core *c, struct op *op);
-struct op *copy_begin(struct volume_core *c, uint64_t block, uint8_t targets, bool scrub);
+struct op *copy_begin(struct volume_core *c, uint64_t block, unsigned max, uint8_t targets, bool scrub);
 void copy_io(struct volume_core *c, struct op *op, enum volume_io_kind kind);
 
 /* ---- core_scrub.c ---- */

@@ -59,10 +59,17 @@ bool peer_needs(const struct peer *p, uint64_t offset, uint64_t length)
 	return false;
 }
 
+bool peer_needs_extent(const struct volume_core *c, const struct peer *p, uint64_t extent)
+{
+	uint64_t offset = extent * VOLUME_EXTENT_BYTES, left = c->config.size - offset;
+
+	return peer_needs(p, offset, left < VOLUME_EXTENT_BYTES ? left : VOLUME_EXTENT_BYTES);
+}
+
 static void forget(struct volume_core *c, struct peer *p)
 {
 	p->known = false;
-	p->cursor = 0;
+	p->cursor = p->hinted = 0;
 	if (p->n_need) /* else the bits are clear, and may not even have memory yet */
 		memset(p->need, 0, bit_words(c->n_blocks) * sizeof *p->need);
 	p->n_need = 0;
@@ -89,6 +96,7 @@ static void disconnect(struct volume_core *c, unsigned slot)
 		p->away_since = c->now;
 	p->hello = HELLO_NONE;
 	p->active_sent = false;
+	p->hinted = 0;
 	for (struct op *op = c->ops; op; op = op->next)
 		op->sent &= (uint8_t)~mask;
 	c->flush.sent &= (uint8_t)~mask;
@@ -217,6 +225,9 @@ static bool may_greet(const struct volume_core *c, unsigned slot)
 		return false;
 	if (is_in_sync(c, slot))
 		return true;
+	if (core_member(c, p->node)->reported ==
+	    0) /* its engine is not there yet: a HELLO would be lost, and waited for */
+		return false;
 	return c->join == JOIN_NONE ? core_all_known(c) : c->joiner == slot; /* V24 */
 }
 
@@ -339,6 +350,8 @@ static void welcome(struct volume_core *c, unsigned slot, const struct volume_fr
 	if (p->hello != HELLO_SENT || !core_acting(c) || !f->intents)
 		return;
 	p->active = f->active;
+	if (!p->known) /* what it got before that was cleared is in its map, and not above its `active` */
+		memset(p->seen, 0, bit_words(c->n_extents) * sizeof *p->seen);
 	for (uint32_t e = 0; e < c->n_extents; e++)
 		if (frame_intent(f, e))
 			bit_set(p->seen, e);

@@ -38,7 +38,7 @@ static void op_free(struct volume_core *c, struct replica_op *op)
 	if (op->f.data)
 		c->fx.data_free(c->fx.ctx, op->f.data);
 	if (op->buffer)
-		c->fx.buffer_free(c->fx.ctx, op->buffer);
+		c->fx.buffer_free(c->fx.ctx, op->buffer, op->f.length);
 	free(op);
 }
 
@@ -151,11 +151,11 @@ static bool touches(const struct volume_core *c, uint32_t extent)
 /* A range of the volume, with the data that its kind needs. */
 static bool range_is_sane(const struct volume_core *c, const struct volume_frame *f)
 {
-	bool of_a_block = f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH || f->kind == VOLUME_F_FETCH;
+	bool of_blocks = f->kind == VOLUME_F_COPY || f->kind == VOLUME_F_HASH || f->kind == VOLUME_F_FETCH;
 
 	if (f->length == 0 || f->offset > c->config.size || f->length > c->config.size - f->offset)
 		return false;
-	if (of_a_block && (f->offset % VOLUME_BLOCK_BYTES || f->length > VOLUME_BLOCK_BYTES))
+	if (of_blocks && (f->offset % VOLUME_BLOCK_BYTES || f->length > VOLUME_COPY_BYTES))
 		return false;
 	return f->data || !(f->kind == VOLUME_F_WRITE || (f->kind == VOLUME_F_COPY && !f->same));
 }
@@ -170,7 +170,8 @@ static bool is_sane(const struct volume_core *c, const struct volume_frame *f)
 	case VOLUME_F_ACTIVE:
 		return true;
 	default:
-		return (changes_data(f) || f->kind == VOLUME_F_HASH || f->kind == VOLUME_F_FETCH) &&
+		return (changes_data(f) || f->kind == VOLUME_F_HASH || f->kind == VOLUME_F_FETCH ||
+			f->kind == VOLUME_F_INTENT) &&
 		       range_is_sane(c, f);
 	}
 }
@@ -205,6 +206,10 @@ static bool take(struct volume_core *c, node_id_t from, const struct volume_fram
 	case VOLUME_F_CLEAR: /* V15, V16; the primary has nothing on its way there */
 		if (!touches(c, (uint32_t)f->offset))
 			disk_clear(c, (uint32_t)f->offset);
+		return false;
+	case VOLUME_F_INTENT: /* an intent may always stay, and goes when the primary clears its extent (V15) */
+		if (!PLANTED(copy_without_intent) && !PLANTED(same_without_intent))
+			disk_want_intents(c, f->offset, f->length);
 		return false;
 	case VOLUME_F_ACTIVE: /* V21 */
 		c->state.active = f->ballot;
@@ -312,15 +317,16 @@ static void op_begin(struct volume_core *c, struct replica_op *op)
 		[VOLUME_F_WRITE] = VOLUME_IO_WRITE, [VOLUME_F_ZERO] = VOLUME_IO_ZERO,  [VOLUME_F_TRIM] = VOLUME_IO_TRIM,
 		[VOLUME_F_COPY] = VOLUME_IO_WRITE,  [VOLUME_F_FLUSH] = VOLUME_IO_SYNC, [VOLUME_F_HASH] = VOLUME_IO_HASH,
 		[VOLUME_F_FETCH] = VOLUME_IO_READ};
-	bool is_hole = op->f.kind == VOLUME_F_COPY && c->fx.is_zero(c->fx.ctx, op->f.data, op->f.length);
+	bool is_hole = op->f.kind == VOLUME_F_COPY && c->fx.is_zero(c->fx.ctx, op->f.data, 0, op->f.length);
 
 	if (op->f.kind == VOLUME_F_FETCH) {
-		op->buffer = c->fx.buffer(c->fx.ctx);
+		op->buffer = c->fx.buffer(c->fx.ctx, op->f.length);
 		if (!op->buffer)
 			return; /* later */
 	}
 	op->in_io = true;
 	op->io = (struct volume_io){.kind = is_hole ? VOLUME_IO_TRIM : kinds[op->f.kind],
+				    .is_copy = op->f.kind == VOLUME_F_COPY,
 				    .offset = op->f.offset,
 				    .length = op->f.length,
 				    .data = op->buffer ? op->buffer : op->f.data,

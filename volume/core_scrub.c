@@ -204,7 +204,7 @@ static void next(struct volume_core *c)
 
 	if (!all_can_be_compared(c, s->status.block, &who) || c->now < c->scrub_at)
 		return;
-	s->op = copy_begin(c, s->status.block, who, true);
+	s->op = copy_begin(c, s->status.block, 1, who, true);
 	if (s->op) {
 		s->busy_since = 0;
 		(void)core_pace(c, &c->scrub_at, s->rate, VOLUME_BLOCK_BYTES);

@@ -19,8 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include <uv.h>
+
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80
+#endif
 
 #define ENTRIES    512
 #define SLOW       USEC_PER_MS /* a write that took so long waited for something */
@@ -67,6 +72,31 @@ struct disk_io {
 
 /* ---- one request, by a thread ---- */
 
+/* A copy is on its way to the disk at once, and its pages are free again then: a resync would throw everything else out
+ * of the page cache, stop when the kernel holds it back, and end with a long flush. Kernels before 6.14 and some file
+ * systems cannot do that: there it is only sent on its way. */
+static ssize_t write_copy(struct request *r, const char *p, size_t n, off_t at)
+{
+	static _Atomic bool refused;
+	const struct iovec v = {(void *)p, n};
+	ssize_t done = -1;
+
+	if (!refused)
+		done = pwritev2(r->fd, &v, 1, at, RWF_DONTCACHE);
+	if (!refused && (done >= 0 || errno != EOPNOTSUPP))
+		return done;
+	refused = true;
+	done = pwrite(r->fd, p, n, at);
+	if (done > 0 && r->d->mode != DISK_IO_DIRECT)
+		(void)sync_file_range(r->fd, at, done, SYNC_FILE_RANGE_WRITE);
+	return done;
+}
+
+static ssize_t write_some(struct request *r, const char *p, size_t n, off_t at)
+{
+	return r->io->is_copy ? write_copy(r, p, n, at) : pwrite(r->fd, p, n, at);
+}
+
 static int do_all(struct request *r)
 {
 	struct volume_io *io = r->io;
@@ -74,7 +104,7 @@ static int do_all(struct request *r)
 	while (r->at < io->length) {
 		char *p = (char *)io->data + r->at;
 		ssize_t n = io->kind == VOLUME_IO_WRITE
-				    ? pwrite(r->fd, p, io->length - r->at, (off_t)(io->offset + r->at))
+				    ? write_some(r, p, io->length - r->at, (off_t)(io->offset + r->at))
 				    : pread(r->fd, p, io->length - r->at, (off_t)(io->offset + r->at));
 
 		if (n < 0 && errno == EINTR)
@@ -516,7 +546,9 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 		r = xcalloc(1, sizeof *r);
 	*r = (struct request){.d = d, .fd = fd, .io = io, .done = done, .ctx = ctx};
 	d->under_way++;
-	if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
+	if (d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE && io->is_copy)
+		by_thread(r); /* it waits for the disk */
+	else if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
 		write_buffered(r);
 	else if (d->uring && io->kind != VOLUME_IO_HASH)
 		enqueue(d, r);

@@ -77,7 +77,7 @@ struct vol {
 	struct volume_core *core;
 	unsigned ios;
 	unsigned jobs;
-	unsigned buffers;
+	uint64_t buffers;             /* bytes, of copies */
 	usec_t relink[NODES_MAX + 1]; /* when the core may greet this node again; 0: it knows of the link */
 	struct meta meta;
 	struct volume_finding findings[FINDINGS_MAX]; /* of the last scrub, the first ones */

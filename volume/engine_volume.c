@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COPIES_MAX  64  /* 4 MiB on their way */
+#define COPIES_MAX  128 /* 8 MiB on their way */
 #define INTENTS_CAP 256 /* 4 GiB to compare after a crash */
 #define CLEAR_AFTER (5 * USEC_PER_SEC)
 #define LOCK_WAIT   (3 * USEC_PER_SEC) /* for the last I/O of an engine that was killed (V28) */
 #define OPEN_AGAIN  (USEC_PER_SEC)
-#define BUFFERS_MAX 80
+#define BUFFERS_MAX ((COPIES_MAX + 16) * (uint64_t)VOLUME_BLOCK_BYTES)
 
 /* ---- effects ---- */
 
@@ -114,19 +114,19 @@ static void fx_broken(void *ctx, int rc)
 	vol_end(v);
 }
 
-static void *fx_buffer(void *ctx)
+static void *fx_buffer(void *ctx, uint64_t length)
 {
 	struct vol *v = ctx;
 
-	if (v->buffers >= BUFFERS_MAX)
+	if (v->buffers + length > BUFFERS_MAX)
 		return NULL;
-	v->buffers++;
-	return aligned_alloc(VOLUME_SECTOR_BYTES, VOLUME_BLOCK_BYTES);
+	v->buffers += length;
+	return aligned_alloc(VOLUME_SECTOR_BYTES, (size_t)length);
 }
 
-static void fx_buffer_free(void *ctx, void *p)
+static void fx_buffer_free(void *ctx, void *p, uint64_t length)
 {
-	((struct vol *)ctx)->buffers--;
+	((struct vol *)ctx)->buffers -= length;
 	free(p);
 }
 
@@ -136,9 +136,9 @@ static void fx_data_free(void *ctx, void *p)
 	free(p);
 }
 
-static bool fx_is_zero(void *ctx, const void *data, uint64_t length)
+static bool fx_is_zero(void *ctx, const void *data, uint64_t at, uint64_t length)
 {
-	const uint8_t *p = data;
+	const uint8_t *p = (const uint8_t *)data + at;
 
 	(void)ctx;
 	return p[0] == 0 && memcmp(p, p + 1, length - 1) == 0;

@@ -105,7 +105,7 @@ static bool take(const struct header *h, struct wire_frame *ret)
 				   .incarnation = h->incarnation,
 				   .active = volume_ballot_unpack(h->active),
 				   .promised = volume_ballot_unpack(h->promised)};
-	if (h->kind < VOLUME_F_HELLO || h->kind > VOLUME_F_FETCHED || h->volume.n != VOLUME_ID_BYTES)
+	if (h->kind < VOLUME_F_HELLO || h->kind > VOLUME_F_INTENT || h->volume.n != VOLUME_ID_BYTES)
 		return false;
 	memcpy(ret->volume, h->volume.p, VOLUME_ID_BYTES);
 	if (h->intents.n) {

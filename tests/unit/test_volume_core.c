@@ -95,9 +95,14 @@ static void fx_broken(void *ctx, int rc)
 	((struct fixture *)ctx)->rc = rc;
 }
 
-static void *fx_buffer(void *ctx KEDGE_UNUSED)
+static void *fx_buffer(void *ctx KEDGE_UNUSED, uint64_t length)
 {
-	return malloc(VOLUME_BLOCK_BYTES);
+	return malloc(length);
+}
+
+static void fx_buffer_free(void *ctx KEDGE_UNUSED, void *p, uint64_t length KEDGE_UNUSED)
+{
+	free(p);
 }
 
 static void fx_free(void *ctx KEDGE_UNUSED, void *p)
@@ -105,7 +110,8 @@ static void fx_free(void *ctx KEDGE_UNUSED, void *p)
 	free(p);
 }
 
-static bool fx_is_zero(void *ctx KEDGE_UNUSED, const void *data KEDGE_UNUSED, uint64_t length KEDGE_UNUSED)
+static bool fx_is_zero(void *ctx KEDGE_UNUSED, const void *data KEDGE_UNUSED, uint64_t at KEDGE_UNUSED,
+		       uint64_t length KEDGE_UNUSED)
 {
 	return false;
 }
@@ -131,7 +137,7 @@ static const struct volume_effects effects = {.state_write = fx_state,
 					      .drop_clients = fx_none,
 					      .broken = fx_broken,
 					      .buffer = fx_buffer,
-					      .buffer_free = fx_free,
+					      .buffer_free = fx_buffer_free,
 					      .data_free = fx_free,
 					      .found = fx_found,
 					      .is_zero = fx_is_zero};

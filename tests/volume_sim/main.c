@@ -59,6 +59,7 @@ static const char *const bugs[] = {
 	"backup_without_bump",
 	"early_welcome",
 	"early_lead",
+	"run_through_write",
 };
 
 static void end(struct sim *s)

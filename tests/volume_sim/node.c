@@ -273,18 +273,20 @@ static void fx_broken(void *ctx, int rc)
 	e->b = n->life;
 }
 
-static void *fx_buffer(void *ctx)
+static void *fx_buffer(void *ctx, uint64_t length)
 {
 	struct node *n = ctx;
 
+	CHECK(length > 0 && length <= VOLUME_COPY_BYTES);
 	if (n->buffers >= 32)
 		return NULL;
 	n->buffers++;
-	return sim_alloc(the_sim, PER_BLOCK, sizeof(uint32_t));
+	return sim_alloc(the_sim, length / SECTOR, sizeof(uint32_t));
 }
 
-static void fx_buffer_free(void *ctx, void *p)
+static void fx_buffer_free(void *ctx, void *p, uint64_t length)
 {
+	(void)length;
 	node_of(ctx)->buffers--;
 	sim_free(p);
 }
@@ -295,13 +297,13 @@ static void fx_data_free(void *ctx, void *p)
 	sim_free(p);
 }
 
-static bool fx_is_zero(void *ctx, const void *data, uint64_t length)
+static bool fx_is_zero(void *ctx, const void *data, uint64_t at, uint64_t length)
 {
 	const uint32_t *v = data;
 
 	(void)ctx;
 	for (uint64_t i = 0; i < length / SECTOR; i++)
-		if (v[i])
+		if (v[at / SECTOR + i])
 			return false;
 	return true;
 }
