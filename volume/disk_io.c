@@ -28,6 +28,7 @@
 #endif
 
 #define ENTRIES    512
+#define PIECE      (64u << 10) /* of a buffered write */
 #define SLOW       USEC_PER_MS /* a write that took so long waited for something */
 #define SLOW_WHILE (USEC_PER_SEC)
 
@@ -72,6 +73,15 @@ struct disk_io {
 
 /* ---- one request, by a thread ---- */
 
+/* What one call writes, the page cache may keep as one folio, and each later write into it, and its write-back, looks
+ * at all of its blocks: small writes into folios of 2 MiB took three times as long. */
+static ssize_t write_piece(struct request *r, const char *p, size_t n, off_t at)
+{
+	size_t room = PIECE - (size_t)at % PIECE;
+
+	return pwrite(r->fd, p, r->d->mode == DISK_IO_DIRECT || n < room ? n : room, at);
+}
+
 /* A copy is on its way to the disk at once, and its pages are free again then: a resync would throw everything else out
  * of the page cache, stop when the kernel holds it back, and end with a long flush. Kernels before 6.14 and some file
  * systems cannot do that: there it is only sent on its way. */
@@ -86,7 +96,7 @@ static ssize_t write_copy(struct request *r, const char *p, size_t n, off_t at)
 	if (!refused && (done >= 0 || errno != EOPNOTSUPP))
 		return done;
 	refused = true;
-	done = pwrite(r->fd, p, n, at);
+	done = write_piece(r, p, n, at);
 	if (done > 0 && r->d->mode != DISK_IO_DIRECT)
 		(void)sync_file_range(r->fd, at, done, SYNC_FILE_RANGE_WRITE);
 	return done;
@@ -94,7 +104,7 @@ static ssize_t write_copy(struct request *r, const char *p, size_t n, off_t at)
 
 static ssize_t write_some(struct request *r, const char *p, size_t n, off_t at)
 {
-	return r->io->is_copy ? write_copy(r, p, n, at) : pwrite(r->fd, p, n, at);
+	return r->io->is_copy ? write_copy(r, p, n, at) : write_piece(r, p, n, at);
 }
 
 static int do_all(struct request *r)
