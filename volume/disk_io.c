@@ -556,8 +556,8 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 		r = xcalloc(1, sizeof *r);
 	*r = (struct request){.d = d, .fd = fd, .io = io, .done = done, .ctx = ctx};
 	d->under_way++;
-	if (d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE && io->is_copy)
-		by_thread(r); /* it waits for the disk */
+	if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE && io->is_copy)
+		push(r, &d->turn_end); /* it waits for the disk */
 	else if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
 		write_buffered(r);
 	else if (d->uring && io->kind != VOLUME_IO_HASH)
