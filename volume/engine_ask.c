@@ -52,8 +52,8 @@ static void peer_json(const struct volume_peer_status *p, usec_t now, struct buf
 	uint64_t done = p->need_total - p->need_blocks;
 	double seconds = (double)(now - p->since) / USEC_PER_SEC;
 
-	buf_printf(ret, "{\"node\": %u, \"in_sync\": %s, \"connected\": %s, \"needs_bytes\": %llu", p->node,
-		   p->in_sync ? "true" : "false", p->connected ? "true" : "false",
+	buf_printf(ret, "{\"node\": %u, \"in_sync\": %s, \"connected\": %s, \"known\": %s, \"needs_bytes\": %llu",
+		   p->node, p->in_sync ? "true" : "false", p->connected ? "true" : "false", p->known ? "true" : "false",
 		   (unsigned long long)p->need_blocks * VOLUME_BLOCK_BYTES);
 	if (p->need_blocks && done && seconds > 0)
 		buf_printf(ret, ", \"of_bytes\": %llu, \"bytes_per_second\": %.0f, \"seconds_left\": %.1f",

@@ -3,6 +3,7 @@
 """Two and three real engines over TLS: what was acknowledged is read back after any of them died, and replicas are equal
 byte by byte once all is settled."""
 import hashlib
+import json
 import os
 import random
 import re
@@ -115,7 +116,14 @@ class Replicas(unittest.TestCase):
                 self.assertIn(got, maybe.get(at, set()) | {wanted.get(at, 0)}, "at %d" % at)
             c.flush()
 
+    def is_settled(self):
+        """The primary has compared itself with all others, and none lacks anything: what is on the disks is the same."""
+        status = json.loads(self.e.vol("--status", self.e.dir(int(self.e.row("disk")["primary"]))).stdout)
+        peers = next(v for v in status["volumes"] if v["name"] == "disk").get("peers", [])
+        return len(peers) == len(self.all) - 1 and all(p["in_sync"] and p["known"] and not p["needs_bytes"] for p in peers)
+
     def assert_equal(self):
+        wait_for(self.is_settled, 60, "the replicas are settled")
         hashes = {}
         for i in self.all:
             with open(self.e.data(i, "disk"), "rb") as f:
