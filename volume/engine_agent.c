@@ -391,7 +391,6 @@ static int agent_report(const struct vol *v, const struct volume_replica *r, str
 
 static void agent_opened(struct vol *v)
 {
-	v->agent.asked = 0;
 	v->is_reported = is_reported(v);
 	v->agent.next_opened = v->agent.next_status = 0;
 	tell_due(v, clock_boottime());

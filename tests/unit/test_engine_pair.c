@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Two nodes with a real engine each, links between them that kedged makes, and the test as the store: replicas join,
+ * leave and take over, whatever part dies meanwhile. */
+#include "tests/unit/engine_fixture.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { REMOVE, ADD, BUMP };
+
+static struct lab *begin(void **state)
+{
+	struct lab *lab = *state;
+
+	for (size_t i = 0; i < lab->n; i++)
+		(void)engine_start(&lab->hosts[i]);
+	for (size_t i = 0; i < lab->n; i++) {
+		UNTIL(lab, engine_pid(&lab->hosts[i]) > 0);
+		kedged_begin(&lab->hosts[i]);
+	}
+	UNTIL(lab, lab->hosts[0].connected && lab->hosts[1].connected);
+	return lab;
+}
+
+static struct lab *begin_in_sync(void **state)
+{
+	struct lab *lab = begin(state);
+
+	store_create(lab);
+	UNTIL(lab, store_is_in_sync(lab, 2));
+	UNTIL(lab, lab->hosts[0].status.serves);
+	return lab;
+}
+
+/* The leader moves the volume to node 2; its old primary @confirmed that it stopped. */
+static void take_over(struct lab *lab, bool confirmed)
+{
+	lab->row.primary = 2;
+	lab->row.primary_since = lab->row.vm_epoch = lab->row.epoch + 1;
+	lab->members[0].in_sync = confirmed;
+	lab->serve[0] = ENGINE_SERVE_NOBODY;
+	lab->serve[1] = ENGINE_SERVE_VM;
+	store_commit(lab, true);
+}
+
+static void a_replica_joins_and_takes_over(void **state)
+{
+	struct lab *lab = begin(state);
+	struct host *a = &lab->hosts[0], *b = &lab->hosts[1];
+	int fd;
+
+	lab->is_mute = true;
+	store_create(lab);
+	UNTIL(lab, a->status.serves);
+	fd = guest_open(a, "disk");
+	assert_true(guest_writes(a, fd, 0, 'a')); /* before the other is in sync: it is copied */
+	lab->is_mute = false;
+	UNTIL(lab, store_is_in_sync(lab, 2));
+	assert_true(guest_writes(a, fd, 4096, 'b'));
+	assert_int_equal(guest_open(b, "disk"), -1);
+	take_over(lab, true);
+	UNTIL(lab, guest_is_ended(fd));
+	guest_close(fd);
+	UNTIL(lab, b->status.serves && !a->status.leads);
+	fd = guest_open(b, "disk");
+	assert_true(guest_reads(b, fd, 0, 'a'));
+	assert_true(guest_reads(b, fd, 4096, 'b'));
+	assert_true(guest_writes(b, fd, 0, 'c'));
+	guest_close(fd);
+	assert_true(store_is_in_sync(lab, 1));
+}
+
+/* The outcome of what it asks for is unknown: it asks again, and the write waits until there is one. */
+static void a_dead_peer_is_removed_once_kedged_is_back(void **state)
+{
+	struct lab *lab = begin_in_sync(state);
+	struct host *a = &lab->hosts[0], *b = &lab->hosts[1];
+	unsigned asked;
+	int fd = guest_open(a, "disk");
+
+	assert_true(guest_writes(a, fd, 0, 'a'));
+	kedged_die(a);
+	kedged_die(b);
+	engine_kill(b);
+	guest_begin_write(fd, 4096, 'b');
+	asked = lab->asked[REMOVE];
+	lab_run(lab, 300 * USEC_PER_MS);
+	lab->is_mute = true;
+	kedged_begin(a);
+	UNTIL(lab, lab->asked[REMOVE] > asked);
+	assert_int_equal(lab->last.node, 2);
+	kedged_die(a); /* with the question unanswered */
+	lab->is_mute = false;
+	kedged_begin(a);
+	UNTIL(lab, !store_is_in_sync(lab, 2));
+	assert_true(guest_end_write(a, fd));
+	kedged_begin(b);
+	UNTIL(lab, store_is_in_sync(lab, 2)); /* its engine is started, and joins again */
+	guest_close(fd);
+}
+
+/* V9, V23: an ADD whose outcome nobody heard may commit late; the primary needs that replica until then. */
+static void an_add_of_unknown_outcome_is_asked_again(void **state)
+{
+	struct lab *lab = begin(state);
+	struct host *a = &lab->hosts[0];
+	struct engine_propose first;
+	int fd;
+
+	lab->is_mute = true;
+	store_create(lab);
+	UNTIL(lab, lab->asked[ADD] == 1);
+	first = lab->last;
+	UNTIL(lab, a->status.serves);
+	fd = guest_open(a, "disk");
+	assert_true(guest_writes(a, fd, 0, 'a'));
+	UNTIL(lab, lab->asked[ADD] == 2); /* after three seconds */
+	assert_true(lab->last.seq != first.seq && lab->last.epoch == first.epoch &&
+		    lab->last.incarnation == first.incarnation);
+	lab->members[1].in_sync = true; /* the first one did commit */
+	lab->members[1].incarnation = first.incarnation;
+	store_commit(lab, true);
+	lab->is_mute = false;
+	assert_true(guest_writes(a, fd, 4096, 'b'));
+	guest_close(fd);
+	take_over(lab, false);
+	UNTIL(lab, lab->hosts[1].status.serves);
+	fd = guest_open(&lab->hosts[1], "disk");
+	assert_true(guest_reads(&lab->hosts[1], fd, 0, 'a') && guest_reads(&lab->hosts[1], fd, 4096, 'b'));
+	guest_close(fd);
+}
+
+/* V23: a primary that was started anew voids the ADD that it may have asked for. */
+static void a_new_engine_bumps_over_an_add_of_before(void **state)
+{
+	struct lab *lab = begin(state);
+	struct host *a = &lab->hosts[0];
+
+	lab->is_mute = true;
+	store_create(lab);
+	UNTIL(lab, lab->asked[ADD] == 1);
+	engine_kill(a);
+	UNTIL(lab, lab->asked[BUMP] >= 1);
+	assert_int_equal(lab->asked[ADD], 1);
+	lab->is_mute = false;
+	UNTIL(lab, store_is_in_sync(lab, 2));
+	assert_true(lab->row.epoch >= 3);
+}
+
+static void links_are_made_again(void **state)
+{
+	struct lab *lab = begin_in_sync(state);
+	struct host *a = &lab->hosts[0], *b = &lab->hosts[1];
+	int fd = guest_open(a, "disk");
+
+	kedged_die(a); /* the link stays */
+	assert_true(guest_writes(a, fd, 0, 'a'));
+	kedged_begin(a);
+	lab_run(lab, 300 * USEC_PER_MS);
+	assert_true(guest_writes(a, fd, 0, 'b'));
+	assert_int_equal(lab->asked[REMOVE], 0);
+	assert_int_equal(lab->asked[ADD], 1);
+	engine_kill(b); /* a new one is started, and dialled */
+	assert_true(guest_writes(a, fd, 0, 'c'));
+	UNTIL(lab, store_is_in_sync(lab, 2));
+	engine_kill(a);
+	guest_close(fd);
+	a->status.serves = false;
+	UNTIL(lab, a->status.serves);
+	fd = guest_open(a, "disk");
+	assert_true(guest_reads(a, fd, 0, 'c'));
+	assert_true(guest_writes(a, fd, 0, 'd'));
+	guest_close(fd);
+	UNTIL(lab, store_is_in_sync(lab, 2));
+}
+
+static void a_stranger_is_not_linked(void **state)
+{
+	struct lab *lab = *state;
+	unsigned asked;
+
+	lab->knows_peers = false;
+	(void)begin(state);
+	store_create(lab);
+	UNTIL(lab, lab->hosts[0].status.serves);
+	lab_run(lab, 500 * USEC_PER_MS);
+	asked = lab->asked[ADD];
+	assert_int_equal(asked, 0);
+	lab->knows_peers = true; /* the control */
+	UNTIL(lab, store_is_in_sync(lab, 2));
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up_two, tear_down_lab)
+	const struct CMUnitTest tests[] = {
+		TEST(a_replica_joins_and_takes_over),
+		TEST(a_dead_peer_is_removed_once_kedged_is_back),
+		TEST(an_add_of_unknown_outcome_is_asked_again),
+		TEST(a_new_engine_bumps_over_an_add_of_before),
+		TEST(links_are_made_again),
+		TEST(a_stranger_is_not_linked),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
