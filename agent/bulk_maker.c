@@ -10,14 +10,16 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define CONNECT_MAX  (USEC_PER_SEC)
-#define SHAKE_MAX    (3 * USEC_PER_SEC)
-#define BACK_OFF_MIN (100 * USEC_PER_MS)
-#define BACK_OFF_MAX (500 * USEC_PER_MS)
-#define LASTED       (USEC_PER_SEC) /* a link that did is no failed attempt */
-#define TAKEN_MAX    (USEC_PER_SEC) /* until the engine says that it has what it was handed */
-#define SHAKES_MAX   2              /* at a time: workers are few, and others need them too */
-#define ACCEPTED_MAX 32             /* that wait for that */
+#define CONNECT_MAX     (USEC_PER_SEC)
+#define SHAKE_MAX       (3 * USEC_PER_SEC)
+#define BACK_OFF_MIN    (100 * USEC_PER_MS)
+#define BACK_OFF_MAX    (500 * USEC_PER_MS)
+#define LASTED          (USEC_PER_SEC) /* a link that did is no failed attempt */
+#define TAKEN_MAX       (USEC_PER_SEC) /* until the engine says that it has what it was handed */
+#define DIALLED_SHAKES  2              /* at a time: workers are few, and others need them too */
+#define ACCEPTED_SHAKES 1              /* with somebody who has proved nothing yet */
+#define ACCEPTED_MAX    32             /* that wait for that */
+#define LOG_EVERY       (5 * USEC_PER_SEC)
 
 enum attempt_state {
 	ATTEMPT_CONNECTING,
@@ -57,8 +59,10 @@ struct bulk_maker {
 	char listen[ADDRESS_BYTES_MAX];
 	struct net_bulk_identity *identity;
 	struct peer peers[NODES_MAX + 1];
-	struct attempt *attempts; /* the oldest first */
-	unsigned shaking, accepted;
+	struct attempt *attempts;                 /* the oldest first */
+	unsigned dialled_shakes, accepted_shakes; /* now */
+	unsigned accepted;                        /* all of them */
+	usec_t next_log;
 	bool closed;
 };
 
@@ -136,6 +140,20 @@ static bool is_welcome(const struct attempt *a)
 	return a->node || (a->made->peer < m->self && m->cb.peer_known(m->cb.ctx, a->made->peer));
 }
 
+static unsigned *shakes_of(const struct attempt *a)
+{
+	return a->node ? &a->maker->dialled_shakes : &a->maker->accepted_shakes;
+}
+
+/* Whoever knocks must not fill the log. */
+static void log_failure(struct bulk_maker *m, const struct err *e, usec_t now)
+{
+	if (now < m->next_log)
+		return;
+	m->next_log = now + LOG_EVERY;
+	log_info("bulk link: %s", e->text);
+}
+
 static void shake_done(uv_work_t *work, int status)
 {
 	struct attempt *a = CONTAINER_OF(work, struct attempt, work);
@@ -143,7 +161,7 @@ static void shake_done(uv_work_t *work, int status)
 	usec_t now = clock_boottime();
 
 	(void)status;
-	m->shaking--;
+	*shakes_of(a) -= 1;
 	if (m->closed) {
 		attempt_free(a);
 		return;
@@ -151,7 +169,7 @@ static void shake_done(uv_work_t *work, int status)
 	if (a->rc == 0 && !is_welcome(a))
 		a->rc = err_set(&a->e, -EACCES, "node %u has no business to dial", a->made->peer);
 	if (a->rc < 0)
-		log_info("bulk link: %s", a->e.text);
+		log_failure(m, &a->e, now);
 	if (a->node)
 		back_off(&m->peers[a->node], now);
 	if (a->node && a->rc == 0)
@@ -161,14 +179,15 @@ static void shake_done(uv_work_t *work, int status)
 	attempt_free(a);
 }
 
+/* Where a worker is left for it. */
 static void shake(struct attempt *a)
 {
-	struct bulk_maker *m = a->maker;
-
+	if (*shakes_of(a) >= (a->node ? DIALLED_SHAKES : ACCEPTED_SHAKES))
+		return;
 	a->state = ATTEMPT_SHAKING;
 	a->made = xcalloc(1, sizeof *a->made);
-	m->shaking++;
-	CHECK(uv_queue_work(m->loop, &a->work, shake_run, shake_done) == 0);
+	*shakes_of(a) += 1;
+	CHECK(uv_queue_work(a->maker->loop, &a->work, shake_run, shake_done) == 0);
 }
 
 /* ---- dialling ---- */
@@ -225,13 +244,11 @@ static void dial(struct bulk_maker *m, node_id_t node, usec_t now)
 
 static void attempt_step(struct attempt *a, usec_t now)
 {
-	struct bulk_maker *m = a->maker;
-
 	if (a->state == ATTEMPT_CONNECTING && now >= a->until)
 		connect_over(a, false);
 	else if (a->state == ATTEMPT_WAITING && now >= a->until)
 		attempt_free(a);
-	else if (a->state == ATTEMPT_WAITING && m->shaking < SHAKES_MAX)
+	else if (a->state == ATTEMPT_WAITING)
 		shake(a);
 }
 
@@ -265,8 +282,7 @@ void bulk_maker_accept(struct bulk_maker *m, int fd, const uint8_t *first, size_
 	if (n > 0)
 		memcpy(a->first, first, n);
 	a->n_first = n;
-	if (m->shaking < SHAKES_MAX)
-		shake(a);
+	shake(a);
 }
 
 void bulk_maker_peer(struct bulk_maker *m, node_id_t node, const char *address)

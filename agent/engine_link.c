@@ -407,7 +407,10 @@ void engine_link_peer(struct engine_link *l, node_id_t node, const char *address
 
 void engine_link_accept(struct engine_link *l, int fd, const uint8_t *first, size_t n)
 {
-	bulk_maker_accept(l->bulk, fd, first, n);
+	if (l->channel)
+		bulk_maker_accept(l->bulk, fd, first, n);
+	else
+		(void)close(fd); /* nobody would take it */
 }
 
 /* ---- life ---- */

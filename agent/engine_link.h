@@ -2,8 +2,8 @@
  * The agent's end of kedge-vol: rows and orders go there, what its replicas ask for and report comes back, links with
  * other engines are made for it, and a new one is started when one is gone or hangs (DESIGN, section 2).
  *
- * Everything is [loop] and never blocks, but for the start of a process. Callbacks come from engine_link_step() only;
- * any of the functions may be called from inside, but engine_link_close(). */
+ * Everything is [loop] and never blocks, but for the start of a process. Callbacks come from engine_link_step(),
+ * peer_known() from the loop; any of the functions may be called from inside, but engine_link_close(). */
 #ifndef KEDGE_AGENT_ENGINE_LINK_H
 #define KEDGE_AGENT_ENGINE_LINK_H
 

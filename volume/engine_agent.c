@@ -327,6 +327,8 @@ static bool agent_message(struct engine *g, struct caller *c, const uint8_t *p, 
 
 	if (message_id(p, n, &id) < 0)
 		return false;
+	if (g->closing) /* nothing is begun any more */
+		return true;
 	a->caller = c;
 	for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
 		if (messages[i].type->id != id)

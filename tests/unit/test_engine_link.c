@@ -121,6 +121,34 @@ static void another_size_is_not_taken(void **state)
 	assert_true(h->status.serves && h->status.epoch == 1);
 }
 
+static void what_cannot_be_opened_is_told(void **state)
+{
+	struct lab *lab = *state;
+	struct host *h = &lab->hosts[0];
+	char path[256];
+
+	for (unsigned i = 0; i < 3; i++) { /* files that are no replica's */
+		static const char *const names[] = {"data", "meta", "epochs"};
+
+		(void)snprintf(path, sizeof path, "%s/" FOLDER, h->dir);
+		assert_int_equal(file_make_folder(path, 0700, NULL), 0);
+		(void)snprintf(path, sizeof path, "%s/" FOLDER "/%s", h->dir, names[i]);
+		assert_int_equal(file_replace(path, "nothing", 7, 0600, NULL), 0);
+	}
+	kedged_begin(h);
+	UNTIL(lab, engine_link_is_connected(h->link));
+	store_create(lab);
+	UNTIL(lab, h->status.problem[0]);
+	assert_true(!h->status.leads && !h->status.serves && h->n_opened == 0);
+	next_status(h);
+	assert_true(h->status.problem[0]);
+	assert_true(engine_link_drop(h->link, ID)); /* it can be given up all the same */
+	UNTIL(lab, h->n_dropped == 1);
+	store_commit(lab, false);
+	UNTIL(lab, h->status.serves);
+	assert_string_equal(h->status.problem, "");
+}
+
 /* ---- guests ---- */
 
 static void a_guest_is_let_in_as_the_row_says(void **state)
@@ -350,6 +378,7 @@ int main(void)
 		TEST(opened_is_repeated_until_the_row_says_so),
 		TEST(an_older_row_changes_nothing),
 		TEST(another_size_is_not_taken),
+		TEST(what_cannot_be_opened_is_told),
 		TEST(a_guest_is_let_in_as_the_row_says),
 		TEST(io_goes_on_without_kedged),
 		TEST(an_engine_that_died_is_replaced),
