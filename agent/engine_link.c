@@ -45,6 +45,7 @@ struct engine_link {
 	int memfd;
 	usec_t echo_every;
 	struct channel *channel; /* NULL: not connected */
+	pid_t killed;            /* an engine that was, and may still be there: a process dies when it can */
 	usec_t spawned_at, next_try;
 	struct bulk_maker *bulk;
 };
@@ -142,6 +143,11 @@ static bool open_channel(struct engine_link *l)
 	pid_t pid = 0;
 	int fd = connect_engine(l->path, &pid);
 
+	if (fd >= 0 && pid == l->killed) {
+		(void)close(fd);
+		return false;
+	}
+	l->killed = 0;
 	if (fd < 0)
 		return false;
 	c = xcalloc(1, sizeof *c);
@@ -296,6 +302,7 @@ static void ask_for_echo(struct engine_link *l, usec_t now)
 	if (!c->is_echoed && ++c->silent >= ECHOES) {
 		log_warning("the volume engine hangs (process %d): it is replaced", (int)c->pid);
 		(void)kill(c->pid, SIGKILL);
+		l->killed = c->pid;
 		disconnect(l);
 		return;
 	}

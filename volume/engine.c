@@ -184,9 +184,10 @@ int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struc
 	g->disk = disk_io_new(loop, config->threads  ? DISK_IO_THREADS
 				    : config->direct ? DISK_IO_DIRECT
 						     : DISK_IO_BUFFERED);
-	g->links = links_new(g);
-	if (rc == 0)
+	if (rc == 0) {
+		g->links = links_new(g);
 		rc = sock_new(g, &g->sock, e);
+	}
 	if (rc == 0)
 		rc = ask_new(g, &g->ask, e);
 	if (rc == 0)
@@ -194,6 +195,7 @@ int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struc
 	if (rc < 0) {
 		if (g->lock >= 0)
 			(void)close(g->lock);
+		g->store->end(g);
 		free(g); /* the process ends */
 		return rc;
 	}
