@@ -329,9 +329,13 @@ void engine_link_step(struct engine_link *l)
 	usec_t now = clock_boottime();
 
 	if (l->channel) {
+		bool has_told = l->channel->has_told;
+
 		read_some(l);
 		if (!l->channel)
 			log_warning("the volume engine is gone");
+		if (!l->channel && !has_told)
+			l->next_try = now + SPAWN_EVERY; /* it does not want us: another release */
 	}
 	if (!l->channel)
 		greet(l, now);

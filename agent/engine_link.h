@@ -38,8 +38,8 @@ struct engine_link_config {
 	usec_t hung;                      /* 0: ENGINE_HUNG */
 };
 
-/* Find the engine of the folder, or start one, in the steps that follow. All callbacks but those for messages that the
- * caller's volumes never cause must be there. -EINVAL, -EACCES: the certificate is unusable, or the address. */
+/* Find the engine of the folder, or start one, in the steps that follow. All callbacks must be there. -EINVAL, -EACCES:
+ * the certificate is unusable, or the address. */
 int engine_link_open(const struct engine_link_config *config, const struct engine_link_callbacks *cb,
 		     struct engine_link **ret, struct err *e) KEDGE_MUST_CHECK;
 

@@ -31,6 +31,8 @@ struct host {
 	unsigned connected, n_opened, n_statuses, n_dropped;
 	struct engine_opened opened;
 	struct engine_status status; /* without peers */
+	unsigned n_findings;
+	struct engine_finding finding;
 };
 
 struct lab {

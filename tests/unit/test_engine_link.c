@@ -46,6 +46,7 @@ static void next_status(struct host *h)
 {
 	lab_run(h->lab, 60 * USEC_PER_MS);
 	h->n_statuses = 0;
+	assert_true(engine_link_verify(h->link, ID, false)); /* whatever comes of it, it is told at once */
 	UNTIL(h->lab, h->n_statuses >= 1);
 }
 
@@ -231,7 +232,7 @@ static void an_engine_that_hangs_is_replaced(void **state)
 	pid_t pid = engine_pid(h);
 	int status = 0;
 
-	lab_run(lab, 1500 * USEC_PER_MS); /* longer than what counts as hung: one that answers is left alone */
+	lab_run(lab, 1200 * USEC_PER_MS); /* longer than what counts as hung: one that answers is left alone */
 	assert_int_equal(engine_pid(h), pid);
 	assert_int_equal(h->connected, 1);
 	(void)kill(pid, SIGSTOP);
