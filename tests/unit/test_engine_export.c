@@ -96,6 +96,30 @@ static void an_idle_connection_ends_with_the_slot(void **state)
 	guest_close(fd);
 }
 
+/* One after the other, over the end: what was asked too late is not answered, not even before the engine's next turn.
+ */
+static void what_is_asked_too_late_is_not_answered(void **state)
+{
+	struct host *h = begin(state);
+	usec_t end = clock_boottime() + SOON, asked = 0;
+	unsigned answers = 0;
+	char byte;
+	int fd;
+
+	grant(h, "disk", GEN, end);
+	fd = guest_open(h, "disk");
+	for (;;) {
+		asked = clock_boottime();
+		guest_begin_read(fd, 0);
+		if (!guest_end_read(h, fd, &byte))
+			break;
+		answers++;
+		assert_true(asked < end);
+	}
+	assert_true(answers > 10 && clock_boottime() >= end);
+	guest_close(fd);
+}
+
 /* How many bytes arrive until the end, or until there are @max. */
 static size_t bytes_left(struct host *h, int fd, size_t max)
 {
@@ -212,6 +236,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(only_its_own_slot_counts),
 		TEST(an_idle_connection_ends_with_the_slot),
+		TEST(what_is_asked_too_late_is_not_answered),
 		TEST(answers_that_wait_are_not_sent),
 		TEST(another_placement_ends_the_connections),
 		TEST(an_engine_that_slept_over_the_end_answers_nothing),
