@@ -3,9 +3,10 @@
 """How long nobody serves: a node dies until its guest's QEMU runs elsewhere; a leader dies until the next change is
 committed. Real agents, real guests, every process of the node killed; times from /proc and from a client's answer.
 
-usage: bench/failover.py [--runs N]     N of each kind, 20 unless told
+usage: bench/failover.py [--runs N] [--only disks|nodes|leaders]     N of each kind, 20 unless told
 
-Beside each stands what the same machine needs without a failure: starting the same guest, committing a change.
+Beside each stands what the same machine needs without a failure: starting the same guest, committing a change. `disks`
+kills in turn the nodes of two guests, one with a replicated disk and one without: what the volume takes is the difference.
 """
 import argparse
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "cluster"))
+import disks  # noqa: E402
 import harness  # noqa: E402
 
 FINE_S = 0.004  # /proc is looked at this often
@@ -101,6 +103,45 @@ def node_failures(cluster, vm, runs):
     return times
 
 
+def one_death(cluster, vm):
+    """Kill @vm's node. Seconds until its QEMU runs elsewhere, and, with a disk, until the guest's first write there."""
+    owner = cluster.wait_for(lambda: cluster.runs_on(vm), 60, "%s counts" % vm)
+    dead = cluster.node(owner).name
+    has_disk = disks.volume(cluster, owner, vm + ".root") is not None
+    others = [n.number for n in cluster.nodes if n.number != owner]
+    before = {i: len(disks.told(cluster, vm, i)) for i in others}
+    began = time.monotonic()
+    cluster.kill_node(owner)
+    wait_fine(lambda: runs_elsewhere(cluster, vm, dead), "%s runs elsewhere" % vm)
+    took = time.monotonic() - began
+    if has_disk:
+        wait_fine(lambda: any(t.what == "wrote" for i in others for t in disks.told(cluster, vm, i)[before[i]:]), "writes")
+    wrote = time.monotonic() - began
+    bring_back(cluster, owner)
+    if has_disk:
+        cluster.wait_for(lambda: disks.is_whole(cluster, cluster.leader(), vm + ".root"), 60, "both replicas are in sync")
+    return took, wrote
+
+
+def disk_failures(cluster, runs):
+    """One guest at a time, so that both kinds of death are of a node with one guest."""
+    plain, with_disk = [], []
+    cluster.wait_for(lambda: all(n["engine"] for n in cluster.status(1)["nodes"]), 30, "all engines are there")
+    cluster.create("plain")
+    cluster.create("disk", extra="disks: [{name: root, size: 256MiB, replicas: 2}]\n")
+    cluster.wait_for(lambda: disks.is_whole(cluster, cluster.leader(), "disk.root"), 60, "both replicas are in sync")
+    for _ in range(runs):
+        plain.append(one_death(cluster, "plain"))
+        with_disk.append(one_death(cluster, "disk"))
+    show("node dies, until QEMU runs elsewhere, no disk", [took for took, _ in plain])
+    show("node dies, until QEMU runs elsewhere, with its disk", [took for took, _ in with_disk])
+    show("node dies, until the guest writes to its disk again", [wrote for _, wrote in with_disk])
+    print("the volume's part: %.0f ms (difference of the medians)"
+          % (1000 * (statistics.median(t for t, _ in with_disk) - statistics.median(t for t, _ in plain))), flush=True)
+    cluster.delete("plain")
+    cluster.delete("disk")
+
+
 def make_other_kind(cluster, owner, is_leader):
     """Another leader: by the death of the present one, or of a leader that is not yet the owner."""
     if is_leader:
@@ -115,24 +156,37 @@ def make_other_kind(cluster, owner, is_leader):
     cluster.wait_formed()
 
 
+def guest_failures(cluster, runs):
+    starts = [start_time(cluster, "start-%d" % i) for i in range(2)]
+    for i in range(2):
+        cluster.delete("start-%d" % i)
+    cluster.create("till")
+    times = node_failures(cluster, "till", runs)
+    show("starting a guest", starts)
+    show("node dies, not the leader, until QEMU runs elsewhere", times[False], starts)
+    show("node dies, the leader too, until QEMU runs elsewhere", times[True], starts)
+    cluster.delete("till")
+
+
+def leader_failures(cluster, runs):
+    pairs = [leader_failure(cluster, i) for i in range(runs)]
+    show("a change is committed", [usual for usual, _ in pairs])
+    show("leader dies, until a change is committed", [took for _, took in pairs], [usual for usual, _ in pairs])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--only", choices=("disks", "nodes", "leaders"))
     args = parser.parse_args()
     with harness.Cluster(name="bench") as cluster:
         cluster.wait_for(lambda: all(n["accel"] for n in cluster.status(1)["nodes"]), 60, "every node can run guests")
-        starts = [start_time(cluster, "start-%d" % i) for i in range(2)]
-        for i in range(2):
-            cluster.delete("start-%d" % i)
-        cluster.create("till")
-        times = node_failures(cluster, "till", args.runs)
-        show("starting a guest", starts)
-        show("node dies, not the leader, until QEMU runs elsewhere", times[False], starts)
-        show("node dies, the leader too, until QEMU runs elsewhere", times[True], starts)
-        cluster.delete("till")
-        pairs = [leader_failure(cluster, i) for i in range(args.runs)]
-        show("a change is committed", [usual for usual, _ in pairs])
-        show("leader dies, until a change is committed", [took for _, took in pairs], [usual for usual, _ in pairs])
+        if args.only in (None, "disks"):
+            disk_failures(cluster, args.runs)
+        if args.only in (None, "nodes"):
+            guest_failures(cluster, args.runs)
+        if args.only in (None, "leaders"):
+            leader_failures(cluster, args.runs)
     return 0
 
 

@@ -128,6 +128,65 @@ int command_volume_unexport(const struct args *args, struct err *e)
 	return change(args, "volume.unexport", "is not exported any more", e);
 }
 
+/* ---- resync ---- */
+
+static void pause_for(usec_t usec)
+{
+	struct timespec t = {.tv_nsec = (long)usec * 1000};
+
+	(void)nanosleep(&t, NULL);
+}
+
+static unsigned count_in_sync(const struct msgpack_object *replicas)
+{
+	unsigned n = 0;
+	char state[16];
+
+	for (size_t i = 0; i < unpack_count(replicas); i++)
+		n += strcmp(text_of(unpack_at(replicas, i), "state", state, sizeof state), "in-sync") == 0;
+	return n;
+}
+
+/* One look; true: nothing is left to wait for. */
+static bool show_resync(const struct args *args, const struct msgpack_object *v)
+{
+	const struct msgpack_object *replicas = unpack_key(v, "replicas");
+	bool done = count_in_sync(replicas) >= number_of(v, "replicas_wanted");
+	struct buf list = {0};
+
+	describe_replicas(replicas, &list);
+	if (!args->json && (done || isatty(STDOUT_FILENO)))
+		(void)printf("%s%s: %s%s", isatty(STDOUT_FILENO) ? "\r\033[K" : "", args->words[0], (char *)list.data,
+			     done ? "\n" : "");
+	(void)fflush(stdout);
+	buf_free(&list);
+	return done;
+}
+
+int command_volume_resync(const struct args *args, struct err *e)
+{
+	bool done = false;
+	int rc = 0;
+
+	while (rc == 0 && !done) {
+		struct rpc_answer answer = {0};
+		struct buf params = {0};
+		struct pack p;
+
+		ask_begin(&p, &params);
+		pack_kv_str(&p, "name", args->words[0]);
+		rc = ask_read(args, "volume.show", &p, &answer, e);
+		if (rc == 0)
+			done = show_resync(args, unpack_key(answer.result, "volume"));
+		if (done && args->json)
+			print_json(answer.result, 2);
+		rpc_free(&answer);
+		if (!done)
+			pause_for(LOOK_EVERY);
+	}
+	return rc;
+}
+
 /* ---- verify ---- */
 
 struct scrub {
@@ -160,13 +219,6 @@ static int look(const struct args *args, const char *method, struct scrub *ret, 
 				      .size = number_of(volume, "size")};
 	rpc_free(&answer);
 	return rc;
-}
-
-static void pause_for(usec_t usec)
-{
-	struct timespec t = {.tv_nsec = (long)usec * 1000};
-
-	(void)nanosleep(&t, NULL);
 }
 
 /* The request may be lost between two nodes: it is said again until the pass is seen. */

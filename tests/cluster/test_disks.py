@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Guests with disks: what a guest was told is written is there after its node dies, hangs or loses its agent (P1, P3)."""
+import os
+import random
 import signal
 import subprocess
 import time
@@ -56,6 +58,16 @@ class DiskCase(harness.ClusterCase):
         """The other node that has the disk."""
         names = disks.in_sync(self.c, i, vm + ".root")
         return next(self.c.node(n).number for n in names if n != "n%d" % i)
+
+    def stop_node(self, i):
+        found = processes.below(self.c.node(i).dir)
+        for p in found:
+            processes.send(p.pid, signal.SIGSTOP)
+        return found
+
+    def cont_node(self, found):
+        for p in found:
+            processes.send(p.pid, signal.SIGCONT)
 
     def happened(self, i, what, text):
         events = self.c.kedge(i, "events", "--limit", "500")["events"]
@@ -134,16 +146,6 @@ class Disks(DiskCase):
         self.c.wait_for(lambda: disks.is_whole(self.c, to, "held.root"), 60, "the old primary has joined")
         self.check("held", to)
 
-    def stop_node(self, i):
-        found = processes.below(self.c.node(i).dir)
-        for p in found:
-            processes.send(p.pid, signal.SIGSTOP)
-        return found
-
-    def cont_node(self, found):
-        for p in found:
-            processes.send(p.pid, signal.SIGCONT)
-
 
 class Cut(DiskCase):
     namespaces = True
@@ -160,6 +162,38 @@ class Cut(DiskCase):
         self.c.wait_for(lambda: self.c.qemu("cut", owner) is None, 20, "the old guest is ended")
         self.c.wait_for(lambda: disks.is_whole(self.c, to, "cut.root"), 60, "the old primary has joined")
         self.check("cut", to)
+
+    def test_failovers_at_random_moments(self):
+        """Its node is killed, stands still or is cut off, again and again, with whatever the guest does at that moment."""
+        turns = 20 if os.environ.get("KEDGE_TEST_LONG") else 2
+        seed = int(os.environ.get("KEDGE_TEST_SEED", time.time_ns() % 1000000))
+        chance = random.Random(seed)
+        print("    seed %d (KEDGE_TEST_SEED)" % seed)
+        owner = self.create("again")
+        self.c.witness.excused.add("again") # it stands still whole, guard and all
+        for turn in range(turns):
+            kind = chance.choice(("kill", "stop", "cut"))
+            time.sleep(chance.random()) # which moment is what varies
+            stopped = []
+            if kind == "kill":
+                self.c.kill_node(owner)
+            elif kind == "stop":
+                stopped = self.stop_node(owner)
+            else:
+                self.c.partition(owner)
+            to = self.writes("again", but=(owner,), timeout=FAILOVER_S)
+            print("    turn %d: %s, n%d -> n%d" % (turn + 1, kind, owner, to))
+            if kind == "kill":
+                self.c.start(owner)
+            elif kind == "stop":
+                self.cont_node(stopped)
+            else:
+                self.c.heal(owner)
+            self.c.wait_formed()
+            self.c.wait_for(lambda o=owner: self.c.qemu("again", o) is None, 30, "the old guest is ended")
+            self.c.wait_for(lambda t=to: disks.is_whole(self.c, t, "again.root"), 60, "both replicas are in sync")
+            self.check("again", to)
+            owner = to
 
     def test_a_guest_that_nobody_else_can_run_goes_on(self):
         """One replica, on a node that is cut off: it is not frozen for nothing (L20 to L22), and stays what it is."""
