@@ -113,8 +113,8 @@ static bool is_reported(const struct vol *v)
 {
 	const struct volume_member *m = vol_member(v);
 
-	return v->step == VOL_OPEN && m && m->reported == volume_replica_state(v->replica)->incarnation &&
-	       memcmp(m->replica, volume_replica_super(v->replica)->replica, VOLUME_ID_BYTES) == 0;
+	return v->step == VOL_OPEN && m && m->reported == v->incarnation &&
+	       memcmp(m->replica, v->replica_id, sizeof v->replica_id) == 0;
 }
 
 /* Who may use it here; whoever did by another order may not. */

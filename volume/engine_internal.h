@@ -68,7 +68,9 @@ struct vol {
 	uint64_t size;
 	struct volume_row row; /* version 0: none yet */
 	enum vol_step step;
-	bool is_reported;               /* the store knows what was opened here */
+	bool is_reported; /* the store knows what was opened here: */
+	uint64_t incarnation;
+	uint8_t replica_id[VOLUME_ID_BYTES];
 	char problem[REASON_BYTES_MAX]; /* why it cannot be opened; "" for none */
 	struct vol_agent agent;
 	bool force;   /* the next opening is in a new incarnation (V13) */

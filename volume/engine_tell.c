@@ -115,10 +115,10 @@ static void tell_status(struct vol *v, usec_t now)
 
 static void tell_opened(struct vol *v, usec_t now)
 {
-	struct engine_opened msg = {.incarnation = volume_replica_state(v->replica)->incarnation};
+	struct engine_opened msg = {.incarnation = v->incarnation};
 
 	volume_id_text(v->id, msg.id);
-	volume_id_text(volume_replica_super(v->replica)->replica, msg.replica);
+	volume_id_text(v->replica_id, msg.replica);
 	v->agent.next_opened = now + OPENED_EVERY;
 	tell(v->g, &engine_opened_type, &msg);
 }

@@ -174,6 +174,7 @@ static const struct volume_effects effects = {
 struct open_job {
 	struct job job;
 	struct vol *v;
+	bool in_sync; /* as of the row when it began: a newer one may come meanwhile */
 	struct volume_replica *replica;
 	struct volume_ballot *stamps;
 	int rc;
@@ -213,11 +214,9 @@ static int open_or_make(struct open_job *o)
 /* V25: the files are others than those that were in sync. */
 static int blank_if_lost(struct open_job *o)
 {
-	const struct volume_member *m = vol_member(o->v);
-
 	if (!volume_replica_state(o->replica)->lost)
 		return 0;
-	if (m && m->in_sync)
+	if (o->in_sync)
 		return err_set(&o->e, -ESTALE,
 			       "its files were copied or restored, and it is in sync: remove node %u first",
 			       o->v->g->node);
@@ -281,6 +280,8 @@ static void core_begin(struct vol *v, struct open_job *o)
 
 	memcpy(config.replica, volume_replica_super(o->replica)->replica, sizeof config.replica);
 	fx.ctx = v;
+	v->incarnation = config.state.incarnation;
+	memcpy(v->replica_id, config.replica, sizeof v->replica_id);
 	v->replica = o->replica;
 	if (v->g->config.direct)
 		go_direct(v, volume_replica_data(v->replica));
@@ -332,11 +333,13 @@ struct vol *vol_new(struct engine *g, const uint8_t id[VOLUME_ID_BYTES])
 void vol_open(struct vol *v)
 {
 	struct open_job *o = xcalloc(1, sizeof *o);
+	const struct volume_member *m = vol_member(v);
 
 	v->step = VOL_OPENING;
 	v->is_reported = false;
 	o->job = (struct job){.run = open_run, .done = open_done};
 	o->v = v;
+	o->in_sync = m && m->in_sync;
 	v->jobs++;
 	job_begin(v->g, &o->job);
 }
