@@ -266,7 +266,7 @@ static void signal_cb(uv_signal_t *handle, int number)
 		uv_close((uv_handle_t *)&agent->signals[i], NULL);
 	agent->closing = 2;
 	guests_close(agent->guests);
-	agent->volumes = volumes_close(agent->volumes);
+	volumes_close(agent->volumes);
 	consensus_close(agent->consensus, part_closed_cb, agent);
 	net_close(agent->net, part_closed_cb, agent);
 }
@@ -276,6 +276,7 @@ static void release(struct agent *agent)
 	CHECK(agent->closing == 0);
 	CHECK(uv_loop_close(&agent->loop) == 0);
 	agent->ctl = ctl_free(agent->ctl);
+	agent->volumes = volumes_free(agent->volumes);
 	agent->node = node_free(agent->node);
 	agent->guests = guests_free(agent->guests);
 	agent->guard = guard_link_close(agent->guard);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #define TELL_EVERY  USEC_PER_SEC
 #define AGAIN_AFTER USEC_PER_SEC /* a report that was not taken */
@@ -96,9 +97,9 @@ static void answered(void *ctx, const uint8_t *response, size_t n)
 	struct asked *a = ctx;
 	struct local *l = find(a->v, a->id);
 
-	if (a->seq)
+	if (a->seq && a->v->link)
 		engine_link_proposed(a->v->link, a->seq, outcome_of(response, n));
-	else if (l)
+	else if (l && !a->seq)
 		l->erasing = false;
 	free(a);
 }
@@ -391,7 +392,7 @@ void volumes_info(struct volumes *v, struct peer_node_info *ret)
 {
 	struct statvfs st;
 
-	ret->has_engine = engine_link_is_connected(v->link);
+	ret->has_engine = v->link && engine_link_is_connected(v->link);
 	ret->disk_free = statvfs(v->agent->config.dir, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
 }
 
@@ -407,7 +408,7 @@ void volumes_verify(struct volumes *v, const struct store_volume *row, bool prim
 	int rc;
 
 	memcpy(m.id, row->id, sizeof m.id);
-	if (row->primary == v->agent->config.id) {
+	if (row->primary == v->agent->config.id && v->link) {
 		(void)engine_link_verify(v->link, m.id, m.primary_wins);
 		return;
 	}
@@ -424,14 +425,17 @@ bool volumes_frame(struct volumes *v, const uint8_t *p, size_t n)
 
 	if (message_id(p, n, &id) < 0 || id != PEER_VOLUME_VERIFY)
 		return false;
-	if (message_decode(&peer_volume_verify_type, p, n, &m, NULL) == 0)
+	if (v->link && message_decode(&peer_volume_verify_type, p, n, &m, NULL) == 0)
 		(void)engine_link_verify(v->link, m.id, m.primary_wins);
 	return true;
 }
 
 void volumes_accept(struct volumes *v, int fd, const uint8_t *first, size_t n)
 {
-	engine_link_accept(v->link, fd, first, n);
+	if (v->link)
+		engine_link_accept(v->link, fd, first, n);
+	else
+		(void)close(fd);
 }
 
 /* ---- life ---- */
@@ -470,11 +474,15 @@ int volumes_open(struct agent *agent, int memfd, struct volumes **ret, struct er
 	return 0;
 }
 
-struct volumes *volumes_close(struct volumes *v)
+void volumes_close(struct volumes *v)
+{
+	v->link = engine_link_close(v->link);
+}
+
+struct volumes *volumes_free(struct volumes *v)
 {
 	if (!v)
 		return NULL;
-	v->link = engine_link_close(v->link);
 	for (size_t i = 0; i < v->n_locals; i++)
 		buf_free(&v->locals[i].peers);
 	free(v->locals);

@@ -34,7 +34,9 @@ bool volumes_frame(struct volumes *v, const uint8_t *p, size_t n);
 /* From the listener: a socket of a peer that asks for kedge-bulk/1, with what was read from it. Takes @fd. */
 void volumes_accept(struct volumes *v, int fd, const uint8_t *first, size_t n);
 
-/* The engine goes on. NULL is allowed; returns NULL. */
-struct volumes *volumes_close(struct volumes *v);
+/* The engine goes on; nothing is told any more. */
+void volumes_close(struct volumes *v);
+/* Once no request of this node is under way. NULL is allowed; returns NULL. */
+struct volumes *volumes_free(struct volumes *v);
 
 #endif

@@ -61,7 +61,8 @@ static bool can_lead_disks(const struct scheduler_vm *vm, node_id_t node)
 	return true;
 }
 
-/* The node with the most free memory after taking @vm; the lower number on a tie. A lapsed owner is left out. */
+/* The node with the most free memory after taking @vm; the lower number on a tie. A lapsed owner is left out. Where its
+ * disks are led already it need not be moved for memory. */
 static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm *vm, const struct scheduler_move *moves,
 		      size_t n)
 {
@@ -77,6 +78,8 @@ static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm 
 			continue;
 		if (node->node == vm->owner && vm->out == SCHEDULER_LAPSED)
 			continue;
+		if (vm->n_disks && vm->disks[0].primary == node->node)
+			return node->node;
 		free_bytes = node->memory_bytes > u.memory_bytes ? node->memory_bytes - u.memory_bytes : 0;
 		if (found == 0 || free_bytes > most_free) {
 			found = node->node;
