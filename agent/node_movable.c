@@ -47,7 +47,8 @@ void node_movable_step(struct node *n, struct instance *i, const struct store_vm
 
 	if (row->movable)
 		return;
-	if (guarded && ((row->mver >= atomic_load(&s->gver) && !row->want_movable) || PLANTED(movunguard))) { /* L22 */
+	if (guarded && ((row->mver >= atomic_load(&s->gver) && !row->want_movable) ||
+			(PLANTED(movunguard) && i->next_ask))) { /* L22 */
 		atomic_store(&s->guarded, 0);
 		return;
 	}

@@ -91,6 +91,12 @@ static void report(struct world *w, const struct host *h, const struct store_vol
 	propose(w, &command_volume_report_type, &c);
 }
 
+static void isolate_event(struct world *w, struct event *e)
+{
+	if (!w->healing)
+		sim_isolate(w, e->node, 3 * USEC_PER_SEC + sim_random(w, 6 * USEC_PER_SEC));
+}
+
 /* The primary's engine: a peer that was slow goes, one that has caught up comes. */
 static void change_set(struct world *w, const struct host *h, const struct store_volume *v,
 		       const struct store_replica *r)
@@ -103,6 +109,8 @@ static void change_set(struct world *w, const struct host *h, const struct store
 		       : !other->up || !r->reported || !sim_chance(w, 300))
 		return;
 	c.kind = r->in_sync ? REMOVE : ADD;
+	if (!w->healing && sim_chance(w, 30)) /* the owner learns of it, and is not heard of for some time */
+		sim_after(w, 200 * USEC_PER_MS + sim_random(w, USEC_PER_SEC), isolate_event, OWNER_WORLD, h->id);
 	memcpy(c.id, v->id, sizeof c.id);
 	propose(w, &command_volume_change_type, &c);
 }

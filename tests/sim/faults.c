@@ -157,10 +157,8 @@ static void guest_end(struct world *w, unsigned node)
 		sim_process_end(w, node, p, "crashed");
 }
 
-static void isolate(struct world *w, unsigned node)
+void sim_isolate(struct world *w, unsigned node, usec_t how_long)
 {
-	usec_t how_long = some_time(w);
-
 	for (unsigned n = 1; n <= SIM_NODES; n++)
 		if (n != node) {
 			cut(w, n, node, how_long);
@@ -183,7 +181,7 @@ static void one(struct world *w, unsigned node)
 	else if (ROLL(f->guard_kill))
 		guard_kill(w, node);
 	else if (ROLL(f->isolate))
-		isolate(w, node);
+		sim_isolate(w, node, some_time(w));
 	else if (ROLL(f->one_way))
 		cut(w, node, other(w, node), some_time(w));
 	else if (ROLL(f->break_link))

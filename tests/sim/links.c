@@ -78,6 +78,13 @@ static usec_t lease_delay(struct world *w)
 	return delay_of(w);
 }
 
+static bool is_ask(const void *p, size_t n)
+{
+	uint32_t id;
+
+	return message_id(p, n, &id) == 0 && id == PEER_ASK;
+}
+
 void sim_lease_send(void *ctx, node_id_t to, const void *p, size_t n)
 {
 	unsigned from;
@@ -86,6 +93,9 @@ void sim_lease_send(void *ctx, node_id_t to, const void *p, size_t n)
 
 	if (!w->link[from][to] || w->cut[from][to] || !w->hosts[to].agent_up)
 		return;
+	if (w->disks && !w->healing && is_ask(p, n) &&
+	    sim_chance(w, 300)) /* L20 bears it, however late it comes again */
+		post(w, USEC_PER_SEC + sim_random(w, 8 * USEC_PER_SEC), from, to, p, n)->outlives = true;
 	while (copies-- > 0)
 		post(w, lease_delay(w) + w->lease_lag[to], from, to, p, n)->outlives =
 			w->faults.behind || w->faults.stories;

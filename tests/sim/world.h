@@ -189,6 +189,10 @@ bool sim_is_up(void *ctx, node_id_t node);
 void sim_link_break(struct world *w, unsigned a, unsigned b);
 void sim_links_of_agent_down(struct world *w, unsigned node);
 
+/* ---- faults.c ---- */
+/* @node and all others do not hear each other. */
+void sim_isolate(struct world *w, unsigned node, usec_t how_long);
+
 /* ---- disks.c ---- */
 void sim_disks_found(struct world *w, unsigned vm, struct buf *bodies);
 void sim_disks_start(struct world *w);
