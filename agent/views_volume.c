@@ -106,6 +106,7 @@ static void pack_volume(struct agent *agent, struct pack *p, const struct store_
 	for (size_t i = 0; i < v->n_members; i++)
 		pack_replica(agent, p, v, &v->members[i], told ? &s : NULL);
 	pack_end(p);
+	pack_kv_bool(p, "led", told && s.leads && s.epoch == v->epoch);
 	pack_kv_bool(p, "served", told && s.serves);
 	clock_format(v->degraded, since, sizeof since);
 	pack_kv_str(p, "degraded_since", v->degraded ? since : NULL);

@@ -3,10 +3,11 @@
 """How long nobody serves: a node dies until its guest's QEMU runs elsewhere; a leader dies until the next change is
 committed. Real agents, real guests, every process of the node killed; times from /proc and from a client's answer.
 
-usage: bench/failover.py [--runs N] [--only disks|nodes|leaders]     N of each kind, 20 unless told
+usage: bench/failover.py [--runs N] [--only disks|many|nodes|leaders]     N of each kind, 20 unless told
 
 Beside each stands what the same machine needs without a failure: starting the same guest, committing a change. `disks`
-kills in turn the nodes of two guests, one with a replicated disk and one without: what the volume takes is the difference.
+kills in turn the nodes of two guests, one with a replicated disk and one without: what the volume takes is the difference. `many` has 200
+volumes, and shows how long leader and engines work until all of them are led and served again, beyond the takeover wait.
 """
 import argparse
 import os
@@ -142,6 +143,42 @@ def disk_failures(cluster, runs):
     cluster.delete("disk")
 
 
+MANY = 200
+TAKEOVER_S = 2.41
+
+
+def led_without(rows, dead):
+    return sum(r["primary"] != dead and r["led"] for r in rows)
+
+
+def many_volumes(cluster, runs):
+    """Nobody uses them: what is measured is the leader's and the engines' part alone."""
+    def rows(i):
+        return cluster.kedge(i, "volume", "ls")["volumes"]
+
+    text = "".join("---\nkind: volume\nname: v%d\nsize: 8MiB\nreplicas: 2\n" % i for i in range(MANY))
+    began = time.monotonic()
+    cluster.apply(cluster.leader(), text)
+    cluster.wait_for(lambda: all(r["problem"] is None for r in rows(cluster.leader())), 120, "all are in sync")
+    print("%d volumes of two replicas are made and in sync after %.1f s" % (MANY, time.monotonic() - began), flush=True)
+    times, moved = [], []
+    for _ in range(runs):
+        leader = cluster.leader()
+        led = {n: sum(r["primary"] == n.name for r in rows(leader)) for n in cluster.nodes if n.number != leader}
+        dead = max(led, key=led.get)
+        moved.append(led[dead])
+        began = time.monotonic()
+        cluster.kill_node(dead.number)
+        cluster.wait_for(lambda: led_without(rows(leader), dead.name) == MANY, 60, "all are led elsewhere", poll=0.02)
+        times.append(time.monotonic() - began - TAKEOVER_S)
+        cluster.start(dead.number)
+        cluster.wait_formed()
+        cluster.wait_for(lambda: all(r["problem"] is None for r in rows(leader)), 120, "all are in sync")
+    show("%d volumes, %s led by the dead node: beyond the wait" % (MANY, moved), times)
+    for i in range(MANY):
+        cluster.command(cluster.leader(), "delete", "volume", "v%d" % i)
+
+
 def make_other_kind(cluster, owner, is_leader):
     """Another leader: by the death of the present one, or of a leader that is not yet the owner."""
     if is_leader:
@@ -177,12 +214,14 @@ def leader_failures(cluster, runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--only", choices=("disks", "nodes", "leaders"))
+    parser.add_argument("--only", choices=("disks", "many", "nodes", "leaders"))
     args = parser.parse_args()
     with harness.Cluster(name="bench") as cluster:
         cluster.wait_for(lambda: all(n["accel"] for n in cluster.status(1)["nodes"]), 60, "every node can run guests")
         if args.only in (None, "disks"):
             disk_failures(cluster, args.runs)
+        if args.only in (None, "many"):
+            many_volumes(cluster, max(1, args.runs // 5))
         if args.only in (None, "nodes"):
             guest_failures(cluster, args.runs)
         if args.only in (None, "leaders"):
