@@ -143,8 +143,8 @@ static int set_level(struct reading *r, const struct key *k, const char *value)
 	return refuse(r, k, value, "expected error, warning, info or debug");
 }
 
-/* "30m", "2h", "1d"; "never". */
-static int set_replace_after(struct reading *r, const struct key *k, const char *value)
+/* "30s", "30m", "2h", "1d". 0: it is no time. */
+static usec_t time_of(const char *value)
 {
 	static const struct {
 		char unit;
@@ -153,19 +153,31 @@ static int set_replace_after(struct reading *r, const struct key *k, const char 
 	char *end;
 	unsigned long n;
 
-	if (strcmp(value, "never") == 0) {
-		r->config->replace_after = 0;
-		return 1;
-	}
 	errno = 0;
 	n = strtoul(value, &end, 10);
 	for (size_t i = 0; i < ARRAY_LEN(units); i++)
 		if (!errno && value[0] >= '0' && value[0] <= '9' && end[0] == units[i].unit && !end[1] && n >= 1 &&
-		    n <= 10000) {
-			r->config->replace_after = n * units[i].seconds * USEC_PER_SEC;
-			return 1;
-		}
+		    n <= 10000)
+			return n * units[i].seconds * USEC_PER_SEC;
+	return 0;
+}
+
+static int set_replace_after(struct reading *r, const struct key *k, const char *value)
+{
+	r->config->replace_after = time_of(value);
+	if (r->config->replace_after || strcmp(value, "never") == 0)
+		return 1;
 	return refuse(r, k, value, "expected a time such as 30m, 2h or 1d, or never");
+}
+
+static int set_reconnect(struct reading *r, const struct key *k, const char *value)
+{
+	usec_t delay = time_of(value);
+
+	r->config->reconnect = (uint32_t)(delay / USEC_PER_SEC);
+	if (delay <= 3600 * USEC_PER_SEC && (delay || strcmp(value, "never") == 0))
+		return 1;
+	return refuse(r, k, value, "expected a time up to 1h such as 60s or 5m, or never");
 }
 
 /* A configuration that breaks the inequality of the takeover would break P2: it is refused here. */
@@ -194,6 +206,7 @@ static const struct key keys[] = {
 	{"hypervisor", "uri", set_text, FIELD(uri), false},
 	{"hypervisor", "accel", set_accel, FIELD(accel), false},
 	{"volumes", "replace-after", set_replace_after, FIELD(replace_after), false},
+	{"volumes", "reconnect", set_reconnect, FIELD(reconnect), false},
 	{"log", "level", set_level, FIELD(level), false},
 };
 _Static_assert(ARRAY_LEN(keys) <= 32, "struct reading has a bit for each");
@@ -292,6 +305,7 @@ static void defaults(struct config *c)
 	c->timing = &timing_lan;
 	c->level = LOG_LEVEL_INFO;
 	c->replace_after = 3600 * USEC_PER_SEC;
+	c->reconnect = 60;
 	memcpy(c->accel, "auto", sizeof "auto");
 	(void)snprintf(c->uri, sizeof c->uri, "qemu:///embed?root=%.900s/libvirt", c->dir);
 	(void)snprintf(c->ca, sizeof c->ca, "%.900s/pki/ca.crt", c->dir);

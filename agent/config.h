@@ -17,6 +17,7 @@ struct config {
 	char uri[PATH_BYTES_MAX]; /* "none": this node runs no VMs */
 	char accel[8];
 	usec_t replace_after; /* 0: never */
+	uint32_t reconnect;   /* seconds */
 	enum log_level level;
 };
 

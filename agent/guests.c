@@ -16,7 +16,8 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define RESUME_EVERY (100 * USEC_PER_MS)
+#define RESUME_EVERY (500 * USEC_PER_MS)
+#define RESUME_FOR   (5 * USEC_PER_SEC)
 
 /* One QEMU that this agent knows: made by it, or adopted. */
 struct guest {
@@ -28,8 +29,11 @@ struct guest {
 	int pidfd;
 	uv_poll_t poll;
 	bool gone;
-	bool io_error; /* QEMU paused it: its disk was not served */
+	/* QEMU paused it, since its disk was not served: it is resumed until this time, again and again, because
+	 * libvirt can take a resume for done that the next error has undone. 0: it was not paused */
+	usec_t resume_until;
 	usec_t next_resume;
+	bool resumed; /* it ran: logged once */
 };
 
 struct guests {
@@ -131,8 +135,13 @@ static void started(struct guests *g, const struct hypervisor_event *ev)
 /* A guest that libvirt cannot continue would stand for ever: it is ended, and starts again. */
 static void resumed(struct guests *g, const struct hypervisor_event *ev)
 {
+	struct guest *guest = find(g, ev->vm, ev->gen);
+
 	if (ev->code == 0) {
-		log_info("vm %s: runs", ev->vm);
+		if (guest && !guest->resumed)
+			log_info("vm %s: runs", ev->vm);
+		if (guest)
+			guest->resumed = true;
 		return;
 	}
 	log_error("vm %s: cannot be continued: %s", ev->vm, ev->text);
@@ -151,13 +160,24 @@ static void ready(struct guests *g, const struct hypervisor_event *ev)
 	log_info("hypervisor: %s, accelerator %s%s%s", ev->version, ev->accel, ev->text[0] ? ": " : "", ev->text);
 }
 
+static bool has_disks(const struct guests *g, const char *vm)
+{
+	struct store_vm row = {0};
+	size_t n;
+
+	(void)snprintf(row.spec.name, sizeof row.spec.name, "%s", vm);
+	(void)node_disks(g->node, &row, &n);
+	return n > 0;
+}
+
 /* The generation is not in the event: the one that runs is meant. */
-static void io_error(struct guests *g, const struct hypervisor_event *ev)
+static void paused(struct guests *g, const struct hypervisor_event *ev)
 {
 	for (struct guest *i = g->list; i; i = i->next)
-		if (!i->gone && strcmp(i->vm, ev->vm) == 0) {
-			log_warning("vm %s: paused, since a disk is not served", i->vm);
-			i->io_error = true;
+		if (!i->gone && strcmp(i->vm, ev->vm) == 0 && has_disks(g, ev->vm)) {
+			if (i->resumed)
+				log_warning("vm %s: paused, since a disk is not served", i->vm);
+			i->resume_until = USEC_INFINITY;
 		}
 }
 
@@ -181,8 +201,8 @@ static void handle(struct guests *g, const struct hypervisor_event *ev)
 		if (ev->code < 0)
 			log_warning("vm %s: its power button cannot be pressed: %s", ev->vm, ev->text);
 		break;
-	case HYPERVISOR_IO_ERROR:
-		io_error(g, ev);
+	case HYPERVISOR_PAUSED:
+		paused(g, ev);
 		break;
 	case HYPERVISOR_FORGOTTEN:
 		break;
@@ -230,6 +250,7 @@ static int connect_hypervisor(struct guests *g, const struct config *config, str
 	memcpy(hc.accel, config->accel, sizeof hc.accel);
 	(void)snprintf(hc.root, sizeof hc.root, "%.900s/libvirt", config->dir);
 	volumes_socket(config, hc.nbd_socket);
+	hc.reconnect = config->reconnect;
 	(void)snprintf(hc.console_dir, sizeof hc.console_dir, "%.900s/console", config->dir);
 	if (strncmp(config->uri, "qemu:///embed", strlen("qemu:///embed")) == 0)
 		(void)snprintf(g->root, sizeof g->root, "%s/", hc.root);
@@ -402,12 +423,13 @@ void guests_step(struct guests *g, const struct volumes *volumes)
 	usec_t now = clock_boottime();
 
 	for (struct guest *i = g->list; i; i = i->next) {
-		if (!i->io_error || i->gone || now < i->next_resume)
+		if (now >= i->resume_until || i->gone || now < i->next_resume)
 			continue;
 		i->next_resume = now + RESUME_EVERY;
 		if (!may_resume(g, i, volumes))
 			continue;
-		i->io_error = false; /* where it fails again, an event follows */
+		if (i->resume_until == USEC_INFINITY)
+			i->resume_until = now + RESUME_FOR;
 		g->ops->resume(g->hypervisor, i->vm, i->gen);
 	}
 }

@@ -379,6 +379,8 @@ bool volumes_serve(const struct volumes *v, const struct store_vm *vm)
 	size_t n;
 	const struct store_volume *disks = node_disks(v->agent->node, vm, &n);
 
+	if (n > 0 && (!v->link || !engine_link_is_connected(v->link)))
+		return false; /* what an engine said that is gone counts no more */
 	for (size_t i = 0; i < n; i++) {
 		const struct local *l = find((struct volumes *)v, disks[i].id);
 

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT_BYTES      (CMDLINE_BYTES_MAX + 16)
-#define RECONNECT_DELAY "60" /* seconds, before the guest is paused */
+#define TEXT_BYTES (CMDLINE_BYTES_MAX + 16)
 
 /* A child with text, or without when @fmt is NULL; libxml2 escapes it. */
 static xmlNodePtr child(xmlNodePtr parent, const char *name, const char *fmt, ...) KEDGE_PRINTF(3, 4);
@@ -84,8 +83,9 @@ static void add_hardware(xmlNodePtr domain, bool is_kvm)
 
 /* An error, and there is one only where the engine is gone, pauses the guest, which never hears of it. libvirt from 9.2
  * on lets QEMU's client connect anew by itself, an older one takes no notice of that. */
-static void add_disk(xmlNodePtr devices, const struct hypervisor_disk *disk, size_t i, const char *nbd_socket)
+static void add_disk(xmlNodePtr devices, const struct hypervisor_disk *disk, size_t i, const struct domain_place *place)
 {
+	char delay[16];
 	xmlNodePtr node = child(devices, "disk", NULL), driver, source, host, target;
 	const char name[] = {'v', 'd', (char)('a' + i), 0};
 
@@ -103,8 +103,10 @@ static void add_disk(xmlNodePtr devices, const struct hypervisor_disk *disk, siz
 	attribute(source, "name", disk->volume);
 	host = child(source, "host", NULL);
 	attribute(host, "transport", "unix");
-	attribute(host, "socket", nbd_socket);
-	attribute(child(source, "reconnect", NULL), "delay", RECONNECT_DELAY);
+	attribute(host, "socket", place->nbd_socket);
+	(void)snprintf(delay, sizeof delay, "%u", place->reconnect);
+	if (place->reconnect)
+		attribute(child(source, "reconnect", NULL), "delay", delay);
 	target = child(node, "target", NULL);
 	attribute(target, "dev", name);
 	attribute(target, "bus", "virtio");
@@ -120,7 +122,7 @@ static void add_devices(xmlNodePtr domain, const struct hypervisor_vm *vm, const
 	attribute(node, "type", "usb");
 	attribute(node, "model", "none");
 	for (size_t i = 0; i < vm->n_disks; i++)
-		add_disk(devices, &vm->disks[i], i, place->nbd_socket);
+		add_disk(devices, &vm->disks[i], i, place);
 	node = child(devices, "serial", NULL);
 	attribute(node, "type", "file");
 	source = child(node, "source", NULL);

@@ -13,6 +13,7 @@ struct domain_place {
 	char title[DOMAIN_TITLE_BYTES_MAX];                /* whose domain it is: one libvirtd may serve others too */
 	char console[PATH_BYTES_MAX + NAME_BYTES_MAX + 8]; /* the file that the serial console is appended to */
 	const char *nbd_socket;                            /* where its disks are served */
+	uint32_t reconnect;                                /* seconds, 0: not at all */
 };
 
 /* [any] The definition of @vm for libvirt, to be freed. NULL when it cannot be written, being no UTF-8, or with

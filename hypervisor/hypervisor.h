@@ -23,6 +23,7 @@ struct hypervisor_config {
 	char console_dir[PATH_BYTES_MAX]; /* DIR/console */
 	char accel[8];                    /* auto | kvm | tcg */
 	char nbd_socket[PATH_BYTES_MAX];  /* of the volume engine */
+	uint32_t reconnect;               /* seconds that QEMU waits for it before it pauses the guest */
 };
 
 /* A disk over NBD: the export @volume at the engine's socket. */
@@ -51,8 +52,8 @@ enum hypervisor_event_kind {
 	HYPERVISOR_START_FAILED, /* nothing runs; text says why */
 	HYPERVISOR_RESUMED,      /* `cont` was given; code 0 or negative */
 	HYPERVISOR_SHUTDOWN,     /* the power button was pressed; code 0 or negative */
-	HYPERVISOR_IO_ERROR,     /* QEMU paused it, since a disk failed: resume() tries again */
-	HYPERVISOR_FORGOTTEN,    /* libvirt knows nothing of it any more; the name is free */
+	HYPERVISOR_PAUSED,    /* QEMU paused it, since a disk failed: resume() tries again. Also when it is created */
+	HYPERVISOR_FORGOTTEN, /* libvirt knows nothing of it any more; the name is free */
 };
 
 struct hypervisor_event {

@@ -128,7 +128,8 @@ static bool create(struct hypervisor *h, const struct hypervisor_vm *vm, struct 
 	struct domain_place place = {.type = h->is_test  ? "test"
 					     : h->is_kvm ? "kvm"
 							 : "qemu",
-				     .nbd_socket = h->config.nbd_socket};
+				     .nbd_socket = h->config.nbd_socket,
+				     .reconnect = h->config.reconnect};
 	virDomainPtr dom;
 	char *xml;
 

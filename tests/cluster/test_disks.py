@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+import unittest
 
 import disks
 import harness
@@ -242,6 +243,23 @@ class Power(DiskCase):
         self.c.wait_for(lambda: disks.is_whole(self.c, to, "dip.root"), 60, "both are in sync again")
         self.check("dip", to)
 
+    @unittest.skipUnless(os.environ.get("KEDGE_TEST_LONG"), "waits for two minutes; KEDGE_TEST_LONG=1 runs it")
+    def test_all_nodes_lose_power_and_one_stays_dead(self):
+        """What only it had is waited for, COLD_WAIT long; then the guest runs without it, with all that was synced."""
+        owner = self.create("cold")
+        told = disks.last_written(self.c, "cold", owner)
+        other = self.holder("cold", owner)
+        for i in (1, 2, 3):
+            self.c.power_cut(i)
+        for i in [n for n in (1, 2, 3) if n != owner]:
+            self.c.start(i)
+        self.c.wait_for(lambda: "waits for another to report" in (self.c.vm(other, "cold")["reason"] or ""), 60,
+                        "it says what it waits for")
+        self.assertEqual(self.writes("cold", timeout=200), other)
+        found = [t for t in disks.told(self.c, "cold", other) if t.what == "found"][-1]
+        self.assertGreaterEqual(found.n, told)
+        self.assertTrue(self.happened(other, "cold.root", "without the replicas that stayed silent"))
+
     def test_three_replicas_two_deaths(self):
         owner = self.create("three", replicas=3)
         dead = []
@@ -257,6 +275,65 @@ class Power(DiskCase):
         self.c.wait_formed()
         self.c.wait_for(lambda: disks.is_whole(self.c, last, "three.root"), 60, "all three are in sync")
         self.check("three", last)
+
+
+class Paused(DiskCase):
+    """Where QEMU does not wait for the engine, as under a libvirt before 9.2: it pauses the guest, and Kedge resumes it."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for node in cls.cluster.nodes:
+            harness.set_option(node.dir + "/kedge.conf", "volumes", "reconnect", "never")
+            cls.cluster.kill(node.number)
+            cls.cluster.start(node.number)
+
+    def test_engine_killed(self):
+        owner = self.create("wait")
+        snapshot = self.c.snapshot("wait", owner)[0]
+        self.c.kill(owner, "kedge-vol")
+        written = disks.last_written(self.c, "wait", owner)
+        self.c.wait_for(lambda: disks.last_written(self.c, "wait", owner) > written + 20, 30, "it writes again")
+        self.assertEqual(self.c.snapshot("wait", owner)[0], snapshot)
+        with open(self.c.node(owner).log, encoding="utf-8", errors="replace") as f:
+            self.assertIn("paused, since a disk is not served", f.read(), "nothing was tried")
+        self.check("wait", owner)
+
+
+class Full(DiskCase):
+    """A disk that is full loses writes: that replica is as good as one that lost power (V13)."""
+
+    own_disks = True
+
+    def fill(self, i):
+        path = self.c.node(i).dir + "/volumes/ballast"
+        subprocess.run(["dd", "if=/dev/zero", "of=" + path, "bs=64k", "status=none"], stderr=subprocess.DEVNULL, check=False)
+        self.addCleanup(self.empty, path)
+
+    @staticmethod
+    def empty(path):
+        if os.path.exists(path):
+            os.remove(path)
+
+    def test_the_other_replica_is_full(self):
+        owner = self.create("half")
+        other = self.holder("half", owner)
+        snapshot = self.c.snapshot("half", owner)[0]
+        self.fill(other)
+        self.c.wait_for(lambda: disks.in_sync(self.c, owner, "half.root") == ["n%d" % owner], 60, "it is out of sync")
+        written = disks.last_written(self.c, "half", owner)
+        self.c.wait_for(lambda: disks.last_written(self.c, "half", owner) > written + 5, 30, "the guest goes on")
+        self.assertEqual(self.c.snapshot("half", owner)[0], snapshot)
+        self.empty(self.c.node(other).dir + "/volumes/ballast")
+        self.c.wait_for(lambda: disks.is_whole(self.c, owner, "half.root"), 60, "there is room again: in sync")
+        self.check("half", owner)
+
+    def test_the_primary_is_full(self):
+        """Its guest is ended, and runs where the writes are not lost."""
+        owner = self.create("brim")
+        self.fill(owner)
+        to = self.writes("brim", but=(owner,), timeout=60)
+        self.check("brim", to)
 
 
 class Loss(DiskCase):
