@@ -164,6 +164,7 @@ void node_movable_receive(struct node *n, node_id_t from, const struct peer_ask 
 void node_movable_plan(struct node *n, const struct scheduler_view *view);
 
 /* node_leader.c */
+bool node_lease_is_fresh(const struct node *n, node_id_t node);
 void node_leader_refresh(struct node *n, struct leader_vm *old, size_t n_old);
 void node_leader_step(struct node *n, const struct consensus_view *raft);
 bool node_leader_receive(struct node *n, node_id_t from, uint32_t id, const uint8_t *p, size_t len);

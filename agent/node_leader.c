@@ -237,7 +237,7 @@ static void submit(struct node *n, const struct store_vm *row, const struct sche
 	buf_free(&entry);
 }
 
-static bool lease_is_fresh(const struct node *n, node_id_t node)
+bool node_lease_is_fresh(const struct node *n, node_id_t node)
 {
 	const struct lease_holder *h = &n->leader.holders[node];
 	usec_t now = now_of(n);
@@ -262,7 +262,7 @@ static size_t view_nodes(struct node *n, struct scheduler_node *ret)
 	for (size_t i = 0; i < n->n_nodes; i++) {
 		const struct leader_node *l = &n->leader_nodes[n->nodes[i].node];
 
-		bool is_up = l->info_at && lease_is_fresh(n, n->nodes[i].node);
+		bool is_up = l->info_at && node_lease_is_fresh(n, n->nodes[i].node);
 
 		ret[i] = (struct scheduler_node){
 			.node = n->nodes[i].node,
@@ -396,7 +396,7 @@ void node_peer_status(struct node *n, node_id_t peer, struct node_peer_status *r
 	*ret = (struct node_peer_status){.heard = l->info_at != 0, .silent = USEC_INFINITY, .info = l->info};
 	if (!n->leader.leading)
 		return;
-	ret->lease = lease_is_fresh(n, peer);
+	ret->lease = node_lease_is_fresh(n, peer);
 	ret->silent = now_of(n) - (h->granted ? h->wait_from : n->leader.since);
 }
 
@@ -462,10 +462,13 @@ void node_vm_status(struct node *n, const struct store_vm *row, char ret_state[1
 	}
 	if (!told_state(n, row, ret_state))
 		(void)snprintf(ret_state, 16, "%s", row->spec.run ? "starting" : "stopping");
-	if (!lease_is_fresh(n, row->owner)) {
+	if (!node_lease_is_fresh(n, row->owner)) {
 		(void)snprintf(ret_state, 16, "waiting");
-		(void)snprintf(ret_reason, REASON_BYTES_MAX,
-			       "its node is silent: taken over when its lease is surely over");
+		explain(n, row, ret_reason); /* its lease is over, and something else is waited for */
+		if (ret_reason[0] == '\0')
+			(void)snprintf(ret_reason, REASON_BYTES_MAX, "%s",
+				       row->movable ? "its node is silent: taken over when its lease is surely over"
+						    : "its node is silent, and no other has its disks");
 	} else if (strcmp(ret_state, "stopped") == 0) {
 		(void)snprintf(ret_state, 16, "%s", row->spec.run ? "waiting" : "stopping");
 	}

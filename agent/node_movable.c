@@ -138,8 +138,9 @@ static bool plan_one(struct node *n, size_t i, const struct scheduler_view *view
 	uint32_t count = 0;
 	bool want;
 
-	if (row->owner == 0 || v->busy)
-		return false;
+	if (row->owner == 0 || v->busy || !node_lease_is_fresh(n, row->owner))
+		return false; /* a withdrawal helps only an owner that lives; any other's VM could never be taken over
+			       */
 	want = scheduler_other_could_run(view, &view->vms[i]);
 	if (want != row->want_movable) {
 		add_want(row, want, &bodies);
