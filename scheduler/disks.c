@@ -71,6 +71,14 @@ node_id_t scheduler_volume(const struct scheduler_view *v, const struct schedule
 	return found;
 }
 
+/* By the row: one that lost power is soon removed, or all are, and then it may lead. */
+static bool is_in_sync(const struct scheduler_disk *d, node_id_t node)
+{
+	const struct scheduler_replica *r = replica_on(d, node);
+
+	return r && r->in_sync && !r->leaving;
+}
+
 bool scheduler_other_could_run(const struct scheduler_view *v, const struct scheduler_vm *vm)
 {
 	if (vm->is_export)
@@ -79,7 +87,7 @@ bool scheduler_other_could_run(const struct scheduler_view *v, const struct sche
 		bool could = v->nodes[i].node != vm->owner;
 
 		for (size_t d = 0; d < vm->n_disks && could; d++)
-			could = scheduler_lead(&vm->disks[d], v->nodes[i].node) == SCHEDULER_TAKEOVER;
+			could = is_in_sync(&vm->disks[d], v->nodes[i].node);
 		if (could)
 			return true;
 	}

@@ -172,7 +172,7 @@ void sim_clients_start(struct world *w)
 /* Every acknowledged definition is there, none was applied twice (a second one would be a change of definition). */
 void sim_clients_check(struct world *w)
 {
-	struct store *s = w->hosts[1].store;
+	struct store *s = sim_alive(w)->store;
 	struct store_event events[256];
 	uint64_t after = 0;
 	size_t n;

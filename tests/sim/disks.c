@@ -177,3 +177,36 @@ void sim_disks_check(struct world *w)
 				    (unsigned long long)vm.gen, v[i].primary);
 	}
 }
+
+/* ---- a node that stays dead ---- */
+
+/* What only the dead node could run, and nobody guarded, is for an administrator to decide (L20 to L22). */
+void sim_disks_pin(struct world *w)
+{
+	const struct host *h = newest(w);
+	struct store_vm vm;
+
+	for (unsigned i = 0; h && i < SIM_VMS; i++) {
+		char name[8];
+
+		(void)snprintf(name, sizeof name, "vm%u", i);
+		if (store_vm(h->store, name, &vm) && !vm.movable)
+			w->pinned |= 1u << i;
+	}
+}
+
+bool sim_disks_allow(const struct world *w, struct store *s, const struct store_vm *vm)
+{
+	char name[NAME_BYTES_MAX + 2];
+	struct store_volume v;
+
+	(void)snprintf(name, sizeof name, "%s.d", vm->spec.name);
+	if (!store_volume(s, name, &v))
+		return true;
+	if (vm->owner == w->dead && w->pinned & 1u << (vm->spec.name[2] - '0'))
+		return false;
+	for (size_t i = 0; i < v.n_members; i++)
+		if (v.members[i].node != w->dead && v.members[i].in_sync)
+			return true;
+	return false;
+}

@@ -244,12 +244,23 @@ void sim_heal(struct world *w)
 	memset(w->raft_lag, 0, sizeof w->raft_lag);
 	memset(w->lease_lag, 0, sizeof w->lease_lag);
 	memset(w->cut, 0, sizeof w->cut);
+	if (w->dead) {
+		sim_disks_pin(w);
+		sim_machine_crash(w, w->dead);
+	}
 	for (unsigned n = 1; n <= SIM_NODES; n++) {
 		w->hosts[n].hung = false;
 		w->hosts[n].disk_delay = 500;
+		if (n == w->dead)
+			continue;
 		if (!w->hosts[n].up)
 			sim_machine_boot(w, n);
 		else if (!w->hosts[n].agent_up)
 			sim_agent_start(w, n);
 	}
+}
+
+struct host *sim_alive(struct world *w)
+{
+	return &w->hosts[w->dead == 1 ? 2 : 1];
 }

@@ -63,6 +63,7 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 	w->faults.stories = seed % 11 == 10;
 	w->faults.behind = seed % 5 == 0;
 	w->disks = seed % 8 == 4;
+	w->dead = seed % 32 == 20 ? 1 + (unsigned)(seed / 32 % SIM_NODES) : 0;
 	set_timing(w);
 	for (int i = 0; i < 8; i++)
 		(void)sim_random(w, 2);
@@ -86,7 +87,7 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 	sim_run(w, SECONDS * USEC_PER_SEC);
 	if (!w->violation) {
 		sim_heal(w);
-		sim_run(w, (SECONDS + HEAL) * USEC_PER_SEC);
+		sim_run(w, (SECONDS + HEAL) * USEC_PER_SEC + (w->dead ? 2 * COLD_WAIT : 0));
 	}
 	if (!w->violation)
 		sim_check_end(w);

@@ -151,6 +151,8 @@ struct world {
 	struct story story;
 	bool disks; /* the VMs have them */
 	uint64_t disks_seen;
+	unsigned pinned; /* VMs that were unmovable when that node died: a bit each */
+	unsigned dead;   /* a node that stays without power after all others are healed; 0: none */
 	bool healing;
 	int32_t next_pid;
 
@@ -192,10 +194,15 @@ void sim_links_of_agent_down(struct world *w, unsigned node);
 /* ---- faults.c ---- */
 /* @node and all others do not hear each other. */
 void sim_isolate(struct world *w, unsigned node, usec_t how_long);
+/* Any node that lives, once all is healed. */
+struct host *sim_alive(struct world *w);
 
 /* ---- disks.c ---- */
 void sim_disks_found(struct world *w, unsigned vm, struct buf *bodies);
 void sim_disks_start(struct world *w);
+/* Could @vm run without the dead node, if COLD_WAIT has passed? */
+void sim_disks_pin(struct world *w);
+bool sim_disks_allow(const struct world *w, struct store *s, const struct store_vm *vm);
 bool sim_disks_serve(struct world *w, const struct host *h, const struct store_vm *vm);
 void sim_disks_check(struct world *w);
 

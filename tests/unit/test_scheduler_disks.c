@@ -162,6 +162,8 @@ static void only_its_owner_can_run_it(void **state KEDGE_UNUSED)
 	assert_true(scheduler_other_could_run(&view, &vm));
 	nodes[1].is_up = false; /* it may come back while nobody can be asked */
 	assert_true(scheduler_other_could_run(&view, &vm));
+	lose(1); /* it is removed soon, or it is all that is left */
+	assert_true(scheduler_other_could_run(&view, &vm));
 	leave(1);
 	assert_false(scheduler_other_could_run(&view, &vm));
 	vm.n_disks = 0;
