@@ -6,6 +6,7 @@
 #include "agent/config.h"
 #include "agent/guard_link.h"
 #include "agent/guests.h"
+#include "agent/images.h"
 #include "agent/node.h"
 #include "agent/volumes.h"
 #include "net/net.h"
@@ -27,6 +28,7 @@ struct agent {
 	struct guard_link *guard;
 	struct guests *guests;
 	struct volumes *volumes;
+	struct images *images;
 	struct ctl *ctl;
 	struct buf ca_cert, ca_key; /* ca_key is empty on a node without it */
 	char ca_fingerprint[65];
@@ -68,6 +70,17 @@ typedef void (*ctl_done)(void *ctx, const uint8_t *response, size_t n);
 /* A request of this node itself; @params is one packed map. @done is called once, never from inside. */
 void ctl_submit(struct ctl *ctl, const char *method, const struct buf *params, ctl_done done, void *ctx);
 
+/* The same in the name of @actor, an administrator. */
+void ctl_submit_as(struct ctl *ctl, const char *actor, const char *method, const struct buf *params, ctl_done done,
+		   void *ctx);
+
+/* Of a METHOD_LOCAL: its connection (NULL: closed since), and who asks. */
+struct request;
+struct net_conn *ctl_request_conn(const struct request *r);
+const char *ctl_request_actor(const struct request *r);
+/* Its answer, once, also from inside images_request(): 0 with one packed value (NULL: {}), or a PROTO_E_*. */
+void ctl_answer(struct request *r, int code, const char *text, const struct buf *result);
+
 /* Pack [1, msgid, error, nil]. */
 void ctl_pack_error(struct buf *out, uint64_t msgid, int code, const char *text);
 
@@ -83,6 +96,13 @@ void join_open(struct agent *agent, struct net_conn *conn);
 void join_data(struct agent *agent, struct net_conn *conn, const uint8_t *p, size_t n);
 void join_closed(struct agent *agent, struct net_conn *conn);
 bool join_secret(struct agent *agent, const char *id, uint8_t ret[32]);
+
+/* ---- seed_file.c: the disk for cloud-init of a VM that starts here ---- */
+
+/* @ret: its path, or "" where the VM has none, or on failure. */
+int seed_file_make(struct agent *agent, const struct store_vm *vm, char ret[PATH_BYTES_MAX],
+		   struct err *e) KEDGE_MUST_CHECK;
+void seed_file_remove(struct agent *agent, const char *vm);
 
 /* ---- founding.c: the first entry of a new cluster ---- */
 
@@ -103,6 +123,7 @@ void view_volumes(struct agent *agent, struct pack *p);
 /* "volumes": [...] inside a map. */
 void view_volume_list(struct agent *agent, struct pack *p);
 bool view_volume(struct agent *agent, struct pack *p, const char *name);
+void view_images(struct agent *agent, struct pack *p);
 /* One text for each that is not well. */
 void view_volume_problems(struct agent *agent, struct pack *p);
 void view_events(struct agent *agent, struct pack *p, uint64_t after, uint64_t limit);

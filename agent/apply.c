@@ -2,6 +2,7 @@
  * From documents (what an administrator wants) to one log entry: all of them or none. */
 #include "agent/apply.h"
 
+#include "agent/apply_files.h"
 #include "agent/apply_volume.h"
 
 #include "hypervisor/hypervisor.h"
@@ -148,13 +149,19 @@ static void add_vm(const struct command_vm_put *v, struct change *c)
 	c->n_bodies++;
 }
 
+static void append(struct change *to, struct change *from)
+{
+	buf_append(&to->bodies, from->bodies.data, from->bodies.len);
+	to->n_bodies += from->n_bodies;
+}
+
 static int add_vm_document(struct agent *agent, const struct msgpack_object *doc, const char *where,
 			   struct apply_places *places, struct change *c, struct pack *p, struct err *e)
 {
-	struct change disks = {0};
+	struct change rest = {0}; /* of its entry: files and disks, behind the VM itself */
 	struct command_vm_put v;
 	struct store_vm old;
-	bool exists, changed, disks_changed = false;
+	bool exists, changed, files_changed = false, disks_changed = false;
 	int rc = read_document(doc, where, &v, e);
 
 	if (rc < 0)
@@ -165,15 +172,17 @@ static int add_vm_document(struct agent *agent, const struct msgpack_object *doc
 		return err_set(e, PROTO_E_INVALID,
 			       "%s%svm '%s': no node has the %llu MiB of memory and %u vcpus for it", where,
 			       where[0] ? ": " : "", v.name, (unsigned long long)(v.memory_bytes >> 20), v.vcpus);
-	rc = apply_disks(agent, doc, where, v.name, places, &disks, &disks_changed, e);
+	rc = apply_files(agent, doc, where, &v, exists ? &old : NULL, &rest, &files_changed, e);
+	if (rc == 0)
+		rc = apply_disks(agent, doc, where, v.name, places, &rest, &disks_changed, e);
 	if (rc == 0) {
+		changed |= files_changed;
 		tell(p, "vm", v.name, !exists ? "create" : changed || disks_changed ? "update" : "none");
 		if (changed)
 			add_vm(&v, c);
-		buf_append(&c->bodies, disks.bodies.data, disks.bodies.len);
-		c->n_bodies += disks.n_bodies;
+		append(c, &rest);
 	}
-	buf_free(&disks.bodies);
+	buf_free(&rest.bodies);
 	return rc;
 }
 

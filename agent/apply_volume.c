@@ -15,7 +15,8 @@ struct wanted {
 	char name[NAME_BYTES_MAX];
 	uint64_t size;
 	uint32_t replicas;
-	bool has_replicas; /* said, not left to the default */
+	bool has_replicas;          /* said, not left to the default */
+	char image[NAME_BYTES_MAX]; /* "": none */
 };
 
 static int refuse(struct err *e, const char *where, const char *name, const char *what)
@@ -118,6 +119,36 @@ static void random_id(char ret[VOLUME_NAME_ID])
 		(void)snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
 }
 
+/* The store looks once more: this is for a message with its place, and for --dry-run. */
+static int check_image(struct agent *agent, const struct wanted *w, const char *where, struct err *e)
+{
+	struct store_image image;
+	char why[200];
+
+	if (w->image[0] == '\0')
+		return 0;
+	if (!store_image(agent->store, w->image, &image)) {
+		(void)snprintf(why, sizeof why, "there is no image '%s' (kedge image ls)", w->image);
+		return err_set(e, PROTO_E_NOT_FOUND, "%s%svolume '%s': %s", where, where[0] ? ": " : "", w->name, why);
+	}
+	if (image.size <= w->size)
+		return 0;
+	(void)snprintf(why, sizeof why, "the image '%s' is larger: it needs %llu MiB", w->image,
+		       (unsigned long long)((image.size + (1 << 20) - 1) >> 20));
+	return refuse(e, where, w->name, why);
+}
+
+static void add_image(const struct wanted *w, const char *id, struct change *c)
+{
+	struct command_volume_image body = {0};
+
+	if (w->image[0] == '\0')
+		return;
+	memcpy(body.id, id, sizeof body.id);
+	memcpy(body.image, w->image, sizeof body.image);
+	add_body(c, &command_volume_image_type, &body);
+}
+
 static int create(struct agent *agent, const struct wanted *w, const char *where, uint32_t beside[REPLICAS_MAX],
 		  struct apply_places *places, struct change *c, struct err *e)
 {
@@ -128,13 +159,16 @@ static int create(struct agent *agent, const struct wanted *w, const char *where
 	(void)node_volumes(agent->node, &n);
 	if (n + ++places->created > VOLUMES_MAX)
 		return err_set(e, PROTO_E_TOO_MANY, "apply: a cluster has at most %d volumes", VOLUMES_MAX);
-	rc = place(agent, w, where, beside, places, body.nodes, e);
+	rc = check_image(agent, w, where, e);
+	if (rc == 0)
+		rc = place(agent, w, where, beside, places, body.nodes, e);
 	if (rc < 0)
 		return rc;
 	memcpy(body.name, w->name, sizeof body.name);
 	random_id(body.id);
 	memcpy(beside, body.nodes, sizeof body.nodes);
 	add_body(c, &command_volume_create_type, &body);
+	add_image(w, body.id, c);
 	return 0;
 }
 
@@ -146,6 +180,11 @@ static int change(const struct wanted *w, const char *where, const struct store_
 
 	if (old->deleting)
 		return refuse(e, where, w->name, "it is being deleted: try again when it is gone");
+	if (w->image[0] && strcmp(w->image, old->image) != 0)
+		return refuse(
+			e, where, w->name,
+			"it is there already, and was not made from that image: delete it first, or leave the image "
+			"out");
 	if (w->size < old->size)
 		return refuse(e, where, w->name, "a volume cannot shrink: make a smaller one and copy");
 	if (w->size > old->size)
@@ -169,6 +208,9 @@ static const char *read_wanted(const struct msgpack_object *doc, struct wanted *
 	    (!unpack_u64(unpack_key(doc, "replicas"), &replicas) || replicas < 1 || replicas > REPLICAS_MAX))
 		return "replicas must be from 1 to 3";
 	ret->replicas = (uint32_t)replicas;
+	if (unpack_key(doc, "image") && !unpack_is_nil(unpack_key(doc, "image")) &&
+	    (!unpack_str(unpack_key(doc, "image"), ret->image, sizeof ret->image) || !name_is_valid(ret->image)))
+		return "image must be the name of an image (kedge image ls)";
 	return NULL;
 }
 

@@ -162,10 +162,13 @@ static usec_t time_of(const char *value)
 	return 0;
 }
 
-static int set_replace_after(struct reading *r, const struct key *k, const char *value)
+/* "never" is 0. */
+static int set_time(struct reading *r, const struct key *k, const char *value)
 {
-	r->config->replace_after = time_of(value);
-	if (r->config->replace_after || strcmp(value, "never") == 0)
+	usec_t *field = (usec_t *)(void *)((char *)r->config + k->offset);
+
+	*field = time_of(value);
+	if (*field || strcmp(value, "never") == 0)
 		return 1;
 	return refuse(r, k, value, "expected a time such as 30m, 2h or 1d, or never");
 }
@@ -205,8 +208,9 @@ static const struct key keys[] = {
 	{"timing", "profile", set_profile, FIELD(timing), false},
 	{"hypervisor", "uri", set_text, FIELD(uri), false},
 	{"hypervisor", "accel", set_accel, FIELD(accel), false},
-	{"volumes", "replace-after", set_replace_after, FIELD(replace_after), false},
+	{"volumes", "replace-after", set_time, FIELD(replace_after), false},
 	{"volumes", "reconnect", set_reconnect, FIELD(reconnect), false},
+	{"images", "keep-unused", set_time, FIELD(keep_files), false},
 	{"log", "level", set_level, FIELD(level), false},
 };
 _Static_assert(ARRAY_LEN(keys) <= 32, "struct reading has a bit for each");
@@ -306,6 +310,7 @@ static void defaults(struct config *c)
 	c->level = LOG_LEVEL_INFO;
 	c->replace_after = 3600 * USEC_PER_SEC;
 	c->reconnect = 60;
+	c->keep_files = 600 * USEC_PER_SEC;
 	memcpy(c->accel, "auto", sizeof "auto");
 	(void)snprintf(c->uri, sizeof c->uri, "qemu:///embed?root=%.900s/libvirt", c->dir);
 	(void)snprintf(c->ca, sizeof c->ca, "%.900s/pki/ca.crt", c->dir);

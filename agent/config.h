@@ -18,6 +18,7 @@ struct config {
 	char accel[8];
 	usec_t replace_after; /* 0: never */
 	uint32_t reconnect;   /* seconds */
+	usec_t keep_files;    /* that nothing refers to; 0: for ever */
 	enum log_level level;
 };
 

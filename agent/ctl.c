@@ -19,6 +19,7 @@ enum request_state {
 	REQUEST_READING,   /* this node leads; a majority has to confirm it */
 	REQUEST_PROPOSED,  /* the entry is logged; request_applied() follows in any case */
 	REQUEST_FORWARDED, /* the leader answers, or its link breaks */
+	REQUEST_LOCAL,     /* ctl_answer() follows in any case */
 	REQUEST_ANSWERED,
 	REQUEST_STATES,
 };
@@ -71,9 +72,11 @@ static void move(struct request *r, enum request_state to)
 		[REQUEST_LOOKING] = {[REQUEST_READING] = true,
 				     [REQUEST_PROPOSED] = true,
 				     [REQUEST_FORWARDED] = true,
+				     [REQUEST_LOCAL] = true,
 				     [REQUEST_ANSWERED] = true},
 		[REQUEST_READING] = {[REQUEST_LOOKING] = true, [REQUEST_ANSWERED] = true},
 		[REQUEST_PROPOSED] = {[REQUEST_ANSWERED] = true},
+		[REQUEST_LOCAL] = {[REQUEST_ANSWERED] = true},
 		[REQUEST_FORWARDED] = {[REQUEST_LOOKING] = true, [REQUEST_ANSWERED] = true},
 	};
 
@@ -240,6 +243,17 @@ static bool parse(struct request *r)
 	return r->state != REQUEST_ANSWERED;
 }
 
+/* Only for who is connected here: what is uploaded belongs to the connection. */
+static void run_local(struct request *r)
+{
+	if (!r->conn) {
+		fail(r, PROTO_E_INVALID, "ask the node itself");
+		return;
+	}
+	move(r, REQUEST_LOCAL);
+	images_request(r->ctl->agent->images, r, r->method->name, r->params);
+}
+
 static void begin(struct request *r)
 {
 	if (r->ctl->n_requests > REQUESTS_MAX) {
@@ -249,7 +263,9 @@ static void begin(struct request *r)
 	if (!parse(r))
 		return;
 	r->deadline = clock_boottime() + (r->method->kind == METHOD_STATUS ? STATUS_MAX_TIME : REQUEST_MAX_TIME);
-	if (is_stale(r))
+	if (r->method->kind == METHOD_LOCAL)
+		run_local(r);
+	else if (is_stale(r))
 		run_read(r, r->method->read);
 	else
 		request_tick(r);
@@ -392,7 +408,8 @@ static void request_tick(struct request *r)
 		else if (r->state == REQUEST_READING)
 			reading(r);
 	} while (r->state != before && r->state != REQUEST_ANSWERED);
-	if (r->state != REQUEST_ANSWERED && r->state != REQUEST_PROPOSED && clock_boottime() >= r->deadline)
+	if (r->state != REQUEST_ANSWERED && r->state != REQUEST_PROPOSED && r->state != REQUEST_LOCAL &&
+	    clock_boottime() >= r->deadline)
 		time_out(r);
 }
 
@@ -510,15 +527,43 @@ void ctl_closed(struct ctl *ctl, struct net_conn *conn)
 	for (struct request *r = ctl->requests; r; r = r->next)
 		if (r->conn == conn)
 			r->conn = NULL; /* what is logged is logged; the answer goes nowhere */
+	images_conn_closed(ctl->agent->images, conn);
 	buf_free(&c->in);
 	free(c);
 }
 
 /* ---- as a whole ---- */
 
+struct net_conn *ctl_request_conn(const struct request *r)
+{
+	return r->conn;
+}
+
+const char *ctl_request_actor(const struct request *r)
+{
+	return r->actor;
+}
+
+void ctl_answer(struct request *r, int code, const char *text, const struct buf *result)
+{
+	static const struct buf nothing;
+
+	CHECK(r->state == REQUEST_LOCAL);
+	if (code < 0)
+		fail(r, code, text);
+	else
+		succeed(r, result ? result : &nothing);
+}
+
 void ctl_submit(struct ctl *ctl, const char *method, const struct buf *params, ctl_done done, void *ctx)
 {
-	struct request *r = request_new(ctl, NET_ROLE_NODE, ctl->agent->config.name);
+	ctl_submit_as(ctl, ctl->agent->config.name, method, params, done, ctx);
+}
+
+void ctl_submit_as(struct ctl *ctl, const char *actor, const char *method, const struct buf *params, ctl_done done,
+		   void *ctx)
+{
+	struct request *r = request_new(ctl, NET_ROLE_NODE, actor);
 	struct pack p = {.out = &r->raw};
 
 	r->done = done;

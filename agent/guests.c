@@ -381,7 +381,7 @@ static void add_disks(const struct guests *g, const struct store_vm *vm, struct 
 	}
 }
 
-void guests_start(struct guests *g, const struct store_vm *vm)
+void guests_start(struct guests *g, const struct store_vm *vm, const char *seed)
 {
 	struct hypervisor_vm v = {.vcpus = vm->spec.vcpus, .memory_bytes = vm->spec.memory_bytes};
 
@@ -392,6 +392,7 @@ void guests_start(struct guests *g, const struct store_vm *vm)
 	memcpy(v.kernel, vm->spec.kernel, sizeof v.kernel);
 	memcpy(v.initrd, vm->spec.initrd, sizeof v.initrd);
 	memcpy(v.cmdline, vm->spec.cmdline, sizeof v.cmdline);
+	(void)snprintf(v.seed, sizeof v.seed, "%s", seed);
 	add_disks(g, vm, &v);
 	log_info("vm %s: starting generation %llu", v.name, (unsigned long long)vm->gen);
 	g->ops->start(g->hypervisor, &v, vm->gen);

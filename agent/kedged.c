@@ -71,7 +71,18 @@ static void freeze_cb(void *ctx, size_t slot)
 
 static void vm_start_cb(void *ctx, const struct store_vm *vm)
 {
-	guests_start(((struct agent *)ctx)->guests, vm);
+	struct agent *agent = ctx;
+	struct store_vm row = *vm;
+	char seed[PATH_BYTES_MAX];
+	struct err e = {0};
+
+	if (row.kernel_digest[0])
+		images_path(agent->images, row.kernel_digest, row.spec.kernel);
+	if (row.initrd_digest[0])
+		images_path(agent->images, row.initrd_digest, row.spec.initrd);
+	if (seed_file_make(agent, vm, seed, &e) < 0)
+		log_error("vm %s: %s, ignoring: it starts without what cloud-init shall get", vm->spec.name, e.text);
+	guests_start(agent->guests, &row, seed);
 }
 
 static void vm_resume_cb(void *ctx, const char *vm, uint64_t gen)
@@ -91,12 +102,17 @@ static void vm_kill_cb(void *ctx, const char *vm, uint64_t gen)
 
 static bool disks_serve_cb(void *ctx, const struct store_vm *vm)
 {
-	return volumes_serve(((struct agent *)ctx)->volumes, vm);
+	struct agent *agent = ctx;
+
+	return volumes_serve(agent->volumes, vm) && images_ready(agent->images, vm);
 }
 
 static void vm_forget_cb(void *ctx, const char *vm, uint64_t gen)
 {
-	guests_forget(((struct agent *)ctx)->guests, vm, gen);
+	struct agent *agent = ctx;
+
+	seed_file_remove(agent, vm);
+	guests_forget(agent->guests, vm, gen);
 }
 
 static _Noreturn void fatal_cb(void *ctx, const char *why)
@@ -230,6 +246,7 @@ static void check_cb(uv_check_t *check)
 	consensus_step(agent->consensus);
 	node_step(agent->node);
 	volumes_step(agent->volumes);
+	images_step(agent->images);
 	guests_step(agent->guests, agent->volumes);
 	consensus_step(agent->consensus);
 	ctl_step(agent->ctl);
@@ -266,6 +283,7 @@ static void signal_cb(uv_signal_t *handle, int number)
 		uv_close((uv_handle_t *)&agent->signals[i], NULL);
 	agent->closing = 2;
 	guests_close(agent->guests);
+	images_close(agent->images);
 	volumes_close(agent->volumes);
 	consensus_close(agent->consensus, part_closed_cb, agent);
 	net_close(agent->net, part_closed_cb, agent);
@@ -279,6 +297,7 @@ static void release(struct agent *agent)
 	agent->volumes = volumes_free(agent->volumes);
 	agent->node = node_free(agent->node);
 	agent->guests = guests_free(agent->guests);
+	agent->images = images_free(agent->images);
 	agent->guard = guard_link_close(agent->guard);
 	agent->store = store_close(agent->store);
 	buf_free(&agent->started);
@@ -290,7 +309,7 @@ static void release(struct agent *agent)
 
 static int make_folders(const struct agent *agent, struct err *e)
 {
-	static const char *const names[] = {"run", "raft", "console", "log"};
+	static const char *const names[] = {"run", "raft", "console", "log", "images"};
 	char path[PATH_BYTES_MAX + 32];
 	int rc = 0;
 
@@ -446,6 +465,8 @@ static int start(struct agent *agent, struct err *e)
 		rc = open_node(agent, e);
 	if (rc == 0)
 		rc = volumes_open(agent, guard_link_memfd(agent->guard), &agent->volumes, e);
+	if (rc == 0)
+		agent->images = images_open(agent);
 	if (rc == 0)
 		rc = port_open(agent, e);
 	if (rc < 0)

@@ -446,6 +446,87 @@ static int volume_erased(struct agent *agent, const struct msgpack_object *param
 	return rc;
 }
 
+static int volume_filled(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_volume_filled body = {.primary_since = (uint32_t)get_number(params, "primary_since", 0)};
+	int rc = get_id(params, body.id, e);
+
+	(void)agent;
+	if (rc == 0)
+		add_body(c, &command_volume_filled_type, &body);
+	return rc;
+}
+
+/* ---- images ---- */
+
+static int image_list(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	(void)params;
+	(void)e;
+	view_images(agent, out);
+	return 0;
+}
+
+/* Which of these files need not be sent? */
+static int image_have(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
+{
+	const struct msgpack_object *digests = unpack_key(params, "digests");
+	char digest[DIGEST_BYTES_MAX];
+
+	(void)e;
+	pack_map(out);
+	pack_key(out, "have");
+	pack_array(out);
+	for (size_t i = 0; i < unpack_count(digests); i++)
+		pack_bool(out, unpack_str(unpack_at(digests, i), digest, sizeof digest) &&
+				       store_holders(agent->store, digest) != 0);
+	pack_end(out);
+	pack_end(out);
+	return 0;
+}
+
+static int image_rm(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_image_rm body = {0};
+	int rc = get_name(params, body.name, e);
+
+	(void)agent;
+	if (rc == 0)
+		add_body(c, &command_image_rm_type, &body);
+	return rc;
+}
+
+/* These two come from the node that has the file. */
+static int image_add(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_image_add body = {.bytes = get_number(params, "bytes", 0),
+					 .size = get_number(params, "size", 0),
+					 .copies = (uint32_t)get_number(params, "copies", 0),
+					 .node = (uint32_t)get_number(params, "node", 0)};
+	int rc = get_name(params, body.name, e);
+
+	(void)agent;
+	if (rc == 0 && (!unpack_str(unpack_key(params, "digest"), body.digest, sizeof body.digest) ||
+			!unpack_str(unpack_key(params, "format"), body.format, sizeof body.format)))
+		rc = err_set(e, PROTO_E_INVALID, "an image needs a digest and a format");
+	if (rc == 0)
+		add_body(c, &command_image_add_type, &body);
+	return rc;
+}
+
+static int image_held(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
+{
+	struct command_image_held body = {.node = (uint32_t)get_number(params, "node", 0),
+					  .held = get_flag(params, "held"),
+					  .unused = get_flag(params, "unused")};
+
+	(void)agent;
+	if (!unpack_str(unpack_key(params, "digest"), body.digest, sizeof body.digest))
+		return err_set(e, PROTO_E_INVALID, "the request needs a digest");
+	add_body(c, &command_image_held_type, &body);
+	return 0;
+}
+
 /* ---- the table ---- */
 
 static const struct method methods[] = {
@@ -464,6 +545,15 @@ static const struct method methods[] = {
 	{"volume.change", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_change, NULL},
 	{"volume.report", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_report, NULL},
 	{"volume.erased", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_erased, NULL},
+	{"image.list", METHOD_READ, NET_ROLE_VIEWER, image_list, NULL, NULL},
+	{"image.have", METHOD_READ, NET_ROLE_OPERATOR, image_have, NULL, NULL},
+	{"image.rm", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, image_rm, NULL},
+	{"image.add", METHOD_CHANGE, NET_ROLE_NODE, NULL, image_add, NULL},
+	{"image.held", METHOD_CHANGE, NET_ROLE_NODE, NULL, image_held, NULL},
+	{"volume.filled", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_filled, NULL},
+	{"upload.begin", METHOD_LOCAL, NET_ROLE_OPERATOR, NULL, NULL, NULL},
+	{"upload.data", METHOD_LOCAL, NET_ROLE_OPERATOR, NULL, NULL, NULL},
+	{"upload.end", METHOD_LOCAL, NET_ROLE_OPERATOR, NULL, NULL, NULL},
 	{"events", METHOD_READ, NET_ROLE_VIEWER, events, NULL, NULL},
 	{"token.create", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, token_create, token_created},
 	{"apply", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, apply_documents, NULL},

@@ -11,6 +11,7 @@ enum method_kind {
 	METHOD_READ,   /* answered from the applied state */
 	METHOD_STATUS, /* a read that is answered locally when there is no leader in time */
 	METHOD_CHANGE, /* becomes an entry of the log */
+	METHOD_LOCAL,  /* answered by the node that was asked, whoever leads: images_request() */
 };
 
 /* What a change becomes: bodies of one entry. None: there is nothing to do. */

@@ -33,8 +33,10 @@ struct node *node_free(struct node *n)
 	for (size_t i = 0; i <= NODES_MAX; i++) {
 		buf_free(&n->leader_nodes[i].vms);
 		buf_free(&n->leader_nodes[i].volumes);
+		buf_free(&n->leader_nodes[i].waits);
 	}
 	buf_free(&n->volumes_told);
+	buf_free(&n->waits_told);
 	free(n->volumes);
 	free(n->disks);
 	free(n->disk_views);
@@ -115,7 +117,7 @@ bool node_receive(struct node *n, node_id_t from, const uint8_t *p, size_t len)
 void node_set_info(struct node *n, const struct peer_node_info *info)
 {
 	n->info = *info;
-	n->info.vms = n->info.volumes = (struct message_bin){0};
+	n->info.vms = n->info.volumes = n->info.waits = (struct message_bin){0};
 }
 
 void node_set_volumes(struct node *n, const void *p, size_t len)
@@ -123,6 +125,12 @@ void node_set_volumes(struct node *n, const void *p, size_t len)
 	buf_consume(&n->volumes_told, n->volumes_told.len);
 	buf_append(&n->volumes_told, p, len);
 	n->next_info = 0;
+}
+
+void node_set_waits(struct node *n, const void *p, size_t len)
+{
+	buf_consume(&n->waits_told, n->waits_told.len);
+	buf_append(&n->waits_told, p, len);
 }
 
 static void refresh(struct node *n)
@@ -160,8 +168,9 @@ static void tell_info(struct node *n, const struct consensus_view *raft)
 	if (raft->leader && (changed || now >= n->next_info)) {
 		n->info.vms = (struct message_bin){vms.data, vms.len};
 		n->info.volumes = (struct message_bin){n->volumes_told.data, n->volumes_told.len};
+		n->info.waits = (struct message_bin){n->waits_told.data, n->waits_told.len};
 		node_send(n, raft->leader, &peer_node_info_type, &n->info);
-		n->info.vms = n->info.volumes = (struct message_bin){0};
+		n->info.vms = n->info.volumes = n->info.waits = (struct message_bin){0};
 		n->info_told_to = raft->leader;
 		n->next_info = now + INFO_EVERY;
 	}

@@ -37,7 +37,7 @@ struct node_env {
 	void (*vm_shutdown)(void *ctx, const char *vm, uint64_t gen);
 	/* SIGKILL; node_vm_ended() follows when the process is gone. */
 	void (*vm_kill)(void *ctx, const char *vm, uint64_t gen);
-	/* May @vm's QEMU be created: does the engine here serve all of its disks? */
+	/* May @vm's QEMU be created: does the engine here serve all of its disks, are its files here? */
 	bool (*disks_serve)(void *ctx, const struct store_vm *vm);
 	/* The process is gone and everybody knows. */
 	void (*vm_forget)(void *ctx, const char *vm, uint64_t gen);
@@ -78,6 +78,9 @@ void node_set_info(struct node *n, const struct peer_node_info *info);
 /* What its engine says of the volumes here: struct engine_status, one after the other; copied. */
 void node_set_volumes(struct node *n, const void *p, size_t len);
 
+/* What VMs and volumes wait for here: struct peer_wait, one after the other; copied. */
+void node_set_waits(struct node *n, const void *p, size_t len);
+
 /* Once per turn, after consensus_step(). */
 void node_step(struct node *n);
 
@@ -114,6 +117,8 @@ const struct store_volume *node_volumes(const struct node *n, size_t *ret_n);
 const struct store_volume *node_disks(const struct node *n, const struct store_vm *row, size_t *ret_n);
 /* What the node that leads @v told last about it; false: nothing. @ret->peers is valid until the next frame. */
 bool node_volume_status(const struct node *n, const struct store_volume *v, struct engine_status *ret);
+/* What @node told last that @object (a VM's name, a volume's id) waits for there; "": nothing. */
+void node_wait(const struct node *n, node_id_t node, const char *object, char ret[REASON_BYTES_MAX]);
 /* What @v waits for, in one line; "" when all is well. */
 void node_volume_problem(struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX]);
 

@@ -67,7 +67,7 @@ struct leader_volume {
 struct leader_node {
 	usec_t info_at; /* 0: never */
 	struct peer_node_info info;
-	struct buf vms, volumes;
+	struct buf vms, volumes, waits;
 	usec_t silent_since; /* 0: its lease is fresh */
 	uint32_t replicas;
 	uint64_t session; /* of its last request */
@@ -109,7 +109,7 @@ struct node {
 	usec_t frozen_at; /* deadline for which the agent itself froze (L18) */
 
 	struct peer_node_info info;
-	struct buf volumes_told;
+	struct buf volumes_told, waits_told;
 	usec_t next_info;
 	node_id_t info_told_to;
 
@@ -142,6 +142,8 @@ bool node_disk_is_lost(const struct node *n, const struct store_vm *row);
 /* Fill n->disk_views; @view needs now and nodes only. */
 void node_disks_view(struct node *n, const struct scheduler_view *view);
 void node_disks_of(const struct node *n, const struct store_vm *row, struct scheduler_vm *ret);
+/* "its disk 'till.root' is being filled from image 'x': 12 %"; false: none is. */
+bool node_explain_filling(const struct node *n, const struct store_vm *row, char ret[REASON_BYTES_MAX]);
 /* The takeovers of @row's disks by @to, as bodies of the entry that moves it. Returns their number. */
 uint32_t node_takeovers(const struct node *n, const struct store_vm *row, node_id_t to, bool confirmed,
 			const char *reason, struct buf *entry);

@@ -129,6 +129,9 @@ static void receive_info(struct node *n, node_id_t from, const struct peer_node_
 	buf_consume(&l->volumes, l->volumes.len);
 	buf_append(&l->volumes, info->volumes.p, info->volumes.n);
 	l->info.volumes = (struct message_bin){l->volumes.data, l->volumes.len};
+	buf_consume(&l->waits, l->waits.len);
+	buf_append(&l->waits, info->waits.p, info->waits.n);
+	l->info.waits = (struct message_bin){l->waits.data, l->waits.len};
 }
 
 static void receive_req(struct node *n, node_id_t from, const struct peer_lease_req *req)
@@ -424,6 +427,8 @@ static void explain(struct node *n, const struct store_vm *row, char ret[REASON_
 	struct scheduler_vm *vms;
 	struct scheduler_view view;
 
+	if (node_explain_filling(n, row, ret))
+		return;
 	consensus_view(n->config.consensus, &raft);
 	view_all(n, &raft, &view, &nodes, &vms);
 	for (size_t i = 0; i < n->n_vms; i++)
@@ -446,6 +451,16 @@ static void own_state(struct node *n, const struct store_vm *row, char ret_state
 	(void)snprintf(ret_reason, REASON_BYTES_MAX, "placed there as this node last knew; only the leader knows more");
 }
 
+/* The owner is silent: its lease is over, and something else is waited for, or that itself. */
+static void explain_silence(struct node *n, const struct store_vm *row, char ret[REASON_BYTES_MAX])
+{
+	explain(n, row, ret);
+	if (ret[0] == '\0')
+		(void)snprintf(ret, REASON_BYTES_MAX, "%s",
+			       row->movable ? "its node is silent: taken over when its lease is surely over"
+					    : "its node is silent, and no other has its disks");
+}
+
 void node_vm_status(struct node *n, const struct store_vm *row, char ret_state[16], char ret_reason[REASON_BYTES_MAX])
 {
 	ret_reason[0] = '\0';
@@ -464,14 +479,12 @@ void node_vm_status(struct node *n, const struct store_vm *row, char ret_state[1
 		(void)snprintf(ret_state, 16, "%s", row->spec.run ? "starting" : "stopping");
 	if (!node_lease_is_fresh(n, row->owner)) {
 		(void)snprintf(ret_state, 16, "waiting");
-		explain(n, row, ret_reason); /* its lease is over, and something else is waited for */
-		if (ret_reason[0] == '\0')
-			(void)snprintf(ret_reason, REASON_BYTES_MAX, "%s",
-				       row->movable ? "its node is silent: taken over when its lease is surely over"
-						    : "its node is silent, and no other has its disks");
+		explain_silence(n, row, ret_reason);
 	} else if (strcmp(ret_state, "stopped") == 0) {
 		(void)snprintf(ret_state, 16, "%s", row->spec.run ? "waiting" : "stopping");
 	}
+	if (strcmp(ret_state, "starting") == 0 && ret_reason[0] == '\0')
+		node_wait(n, row->owner, row->spec.name, ret_reason);
 	if (row->spec.run && ret_reason[0] == '\0')
 		explain(n, row, ret_reason);
 }

@@ -134,7 +134,8 @@ static struct scheduler_disk view_of(const struct store_volume *v)
 				   .primary = v->primary,
 				   .n_replicas = v->n_members,
 				   .size = v->size,
-				   .wanted = v->replicas};
+				   .wanted = v->replicas,
+				   .filling = v->filling};
 
 	_Static_assert(SCHEDULER_REPLICAS_MAX == ENGINE_REPLICAS_MAX, "each has its place");
 	for (size_t i = 0; i < v->n_members; i++)
@@ -351,6 +352,21 @@ bool node_volume_status(const struct node *n, const struct store_volume *v, stru
 	return false;
 }
 
+void node_wait(const struct node *n, node_id_t node, const char *object, char ret[REASON_BYTES_MAX])
+{
+	const struct buf *b = node == n->config.self ? &n->waits_told : &n->leader_nodes[node].waits;
+	struct peer_wait w;
+	size_t at = 0, used;
+
+	CHECK(node <= NODES_MAX);
+	ret[0] = '\0';
+	while (at < b->len && message_decode(&peer_wait_type, b->data + at, b->len - at, &w, &used) == 0) {
+		at += used;
+		if (strcmp(w.object, object) == 0)
+			memcpy(ret, w.text, sizeof w.text);
+	}
+}
+
 static unsigned count_in_sync(const struct store_volume *v)
 {
 	unsigned count = 0;
@@ -360,13 +376,40 @@ static unsigned count_in_sync(const struct store_volume *v)
 	return count;
 }
 
+static void describe_filling(const struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX])
+{
+	char how[REASON_BYTES_MAX];
+
+	node_wait(n, v->primary, v->id, how);
+	(void)snprintf(ret, REASON_BYTES_MAX, "being filled from image '%.40s'%s%.80s", v->image, how[0] ? ": " : "",
+		       how);
+}
+
+bool node_explain_filling(const struct node *n, const struct store_vm *row, char ret[REASON_BYTES_MAX])
+{
+	size_t count;
+	const struct store_volume *v = node_disks(n, row, &count);
+	char how[REASON_BYTES_MAX];
+
+	for (size_t i = 0; i < count; i++) {
+		if (!v[i].filling)
+			continue;
+		describe_filling(n, &v[i], how);
+		(void)snprintf(ret, REASON_BYTES_MAX, "its disk '%.40s' is %.100s", v[i].name, how);
+		return true;
+	}
+	return false;
+}
+
 void node_volume_problem(struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX])
 {
 	struct engine_status s = {0};
 	unsigned in_sync = count_in_sync(v);
 
 	ret[0] = '\0';
-	if (v->deleting)
+	if (v->filling)
+		describe_filling(n, v, ret);
+	else if (v->deleting)
 		(void)snprintf(ret, REASON_BYTES_MAX, "being deleted: waits for every node to erase its files");
 	else if (in_sync == 0)
 		(void)snprintf(ret, REASON_BYTES_MAX, "no replica is in sync: all lost power, waiting for their nodes");

@@ -14,7 +14,8 @@ static void peer_frame_cb(void *ctx, node_id_t from, const uint8_t *p, size_t n)
 	} else if (id >= PEER_RAFT_FIRST) {
 		if (consensus_receive(agent->consensus, from, p, n) < 0)
 			net_peer_drop(agent->net, from, "a frame of raft makes no sense");
-	} else if (!ctl_frame(agent->ctl, from, p, n) && !volumes_frame(agent->volumes, p, n)) {
+	} else if (!ctl_frame(agent->ctl, from, p, n) && !volumes_frame(agent->volumes, p, n) &&
+		   !images_frame(agent->images, from, p, n)) {
 		(void)node_receive(agent->node, from, p, n); /* a newer release may know more kinds */
 	}
 }
@@ -32,6 +33,7 @@ static void peer_down_cb(void *ctx, node_id_t node, const char *reason)
 	log_info("node %u: link lost: %s", node, reason);
 	consensus_link_down(agent->consensus, node);
 	ctl_link_down(agent->ctl, node);
+	images_link_down(agent->images, node);
 }
 
 /* A node that just joined knows no members yet: then the certificate alone must do. */

@@ -188,6 +188,8 @@ static void pack_vm(struct agent *agent, struct pack *p, const struct store_vm *
 	pack_kv_u64(p, "memory_bytes", vm->spec.memory_bytes);
 	pack_kv_str(p, "kernel", vm->spec.kernel);
 	pack_kv_str(p, "initrd", vm->spec.initrd);
+	pack_kv_str(p, "kernel_digest", vm->kernel_digest[0] ? vm->kernel_digest : NULL);
+	pack_kv_str(p, "initrd_digest", vm->initrd_digest[0] ? vm->initrd_digest : NULL);
 	pack_kv_str(p, "cmdline", vm->spec.cmdline);
 	pack_kv_u64(p, "priority", vm->spec.priority);
 	pack_kv_str(p, "uuid", vm->spec.uuid);

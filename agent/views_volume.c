@@ -100,6 +100,8 @@ static void pack_volume(struct agent *agent, struct pack *p, const struct store_
 	pack_kv_u64(p, "epoch", v->epoch);
 	pack_kv_str(p, "primary", node_name(agent, v->primary, &room));
 	pack_use(agent, p, v);
+	pack_kv_str(p, "image", v->image[0] ? v->image : NULL);
+	pack_kv_bool(p, "filling", v->filling);
 	pack_kv_u64(p, "replicas_wanted", v->replicas);
 	pack_key(p, "replicas");
 	pack_array(p);

@@ -229,12 +229,15 @@ static bool peer_known_cb(void *ctx, node_id_t node)
 
 /* ---- down: rows ---- */
 
-/* Who may use it here: its VM or its export, where that is placed on this node. */
+/* Who may use it here: its VM or its export, where that is placed on this node; before it is filled, what fills it, on
+ * the node that leads it. */
 static uint32_t serve_of(struct volumes *v, const struct store_volume *row, uint64_t *ret_gen)
 {
 	struct store_vm vm;
 
 	*ret_gen = 0;
+	if (row->filling)
+		return row->primary == v->agent->config.id ? ENGINE_SERVE_VM : ENGINE_SERVE_NOBODY;
 	if (row->vm[0] == '\0' || !store_vm(v->agent->store, row->vm, &vm) || vm.owner != v->agent->config.id)
 		return ENGINE_SERVE_NOBODY;
 	if (!vm.is_export)
@@ -374,6 +377,13 @@ void volumes_step(struct volumes *v)
 	tell_leader(v, clock_boottime());
 }
 
+bool volumes_serve_one(const struct volumes *v, const struct store_volume *row)
+{
+	const struct local *l = find((struct volumes *)v, row->id);
+
+	return l && l->has_status && l->status.serves && l->status.epoch >= row->vm_epoch;
+}
+
 bool volumes_serve(const struct volumes *v, const struct store_vm *vm)
 {
 	size_t n;
@@ -381,12 +391,9 @@ bool volumes_serve(const struct volumes *v, const struct store_vm *vm)
 
 	if (n > 0 && (!v->link || !engine_link_is_connected(v->link)))
 		return false; /* what an engine said that is gone counts no more */
-	for (size_t i = 0; i < n; i++) {
-		const struct local *l = find((struct volumes *)v, disks[i].id);
-
-		if (!l || !l->has_status || !l->status.serves || l->status.epoch < disks[i].vm_epoch)
+	for (size_t i = 0; i < n; i++)
+		if (!volumes_serve_one(v, &disks[i]))
 			return false;
-	}
 	return true;
 }
 

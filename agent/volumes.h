@@ -19,6 +19,9 @@ void volumes_step(struct volumes *v);
 /* Would all disks of @vm be served to a QEMU that connects now? */
 bool volumes_serve(const struct volumes *v, const struct store_vm *vm);
 
+/* Would @row be served to a client that connects now? */
+bool volumes_serve_one(const struct volumes *v, const struct store_volume *row);
+
 /* What this node can tell of itself. */
 void volumes_info(struct volumes *v, struct peer_node_info *ret);
 

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/check.h"
+#include "base/child.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/err.h"

@@ -8,6 +8,7 @@
 #define PATH_BYTES_MAX    1024 /* kernel and initrd paths */
 #define CMDLINE_BYTES_MAX 2048 /* kernel command line */
 #define REASON_BYTES_MAX  160  /* reason of a placement, text of an event */
+#define DIGEST_BYTES_MAX  65   /* SHA-256 as hexadecimal digits, with its zero */
 
 #define NODES_MAX 64
 #define VMS_MAX   1024 /* in the cluster */
@@ -17,6 +18,14 @@
 #define VOLUMES_MAX  2048 /* in the cluster */
 #define VM_DISKS_MAX 8
 #define REPLICAS_MAX 3
+
+#define IMAGES_MAX         256         /* in the cluster */
+#define FILES_MAX          4096        /* contents of images, kernels, initrds in the cluster, times their copies */
+#define SEED_BYTES_MAX     (64u << 10) /* user-data and meta-data of one VM */
+#define SEED_BYTES_TOTAL   (4u << 20)  /* of all VMs: nodes compare their states once a second */
+#define UPLOAD_CHUNK_BYTES (256u << 10)
+#define FETCH_CHUNK_BYTES  (128u << 10) /* on the links that carry leases: small, and one at a time */
+#define UPLOADS_MAX        16
 
 #define VCPUS_MAX        256
 #define MEMORY_BYTES_MIN (32ULL << 20)

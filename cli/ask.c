@@ -104,6 +104,14 @@ static int ask(const struct args *args, const char *method, struct pack *p, stru
 	return rc;
 }
 
+int ask_connect(const struct args *args, struct net_client **ret, struct err *e)
+{
+	struct rpc_target target = {0};
+	int rc = find_target(args, &target, e);
+
+	return rc < 0 ? rc : rpc_connect(&target, clock_boottime() + TIMEOUT_USUAL, ret, e);
+}
+
 int ask_read(const struct args *args, const char *method, struct pack *p, struct rpc_answer *ret, struct err *e)
 {
 	pack_kv_bool(p, "stale", args->stale);

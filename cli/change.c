@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The commands that change something: apply, delete, a VM's life, tokens. */
 #include "cli/command.h"
+#include "cli/apply_files.h"
 #include "cli/size.h"
 #include "cli/yaml.h"
 
@@ -146,15 +147,19 @@ static void pack_volume(struct pack *p, const struct yaml_volume *v)
 	pack_kv_u64(p, "size", v->size);
 	if (v->replicas)
 		pack_kv_u64(p, "replicas", v->replicas);
+	if (v->image[0])
+		pack_kv_str(p, "image", v->image);
 }
 
-static void pack_vm(struct pack *p, const struct yaml_document *doc)
+static void pack_vm(struct pack *p, const struct yaml_document *doc, const struct apply_file *files)
 {
 	pack_kv_u64(p, "vcpus", doc->vcpus);
 	pack_kv_u64(p, "memory", doc->memory_bytes);
 	pack_kv_bool(p, "run", doc->run);
 	pack_kv_str(p, "kernel", doc->kernel);
+	pack_kv_str(p, "kernel_digest", apply_files_digest(files, doc->kernel));
 	pack_kv_str(p, "initrd", doc->initrd);
+	pack_kv_str(p, "initrd_digest", apply_files_digest(files, doc->initrd));
 	pack_kv_str(p, "cmdline", doc->cmdline);
 	pack_kv_u64(p, "priority", doc->priority);
 	pack_key(p, "disks");
@@ -168,26 +173,50 @@ static void pack_vm(struct pack *p, const struct yaml_document *doc)
 	pack_end(p);
 }
 
-static void pack_document(struct pack *p, const struct yaml_document *doc)
+static int pack_seed(struct pack *p, const char *key, const char *path, struct err *e)
 {
+	struct buf text = {0};
+	int rc = path[0] ? file_read(path, SEED_BYTES_MAX, &text, e) : 0;
+
+	if (rc == 0 && path[0]) {
+		pack_key(p, key);
+		pack_bin(p, text.data, text.len);
+	}
+	buf_free(&text);
+	return rc < 0 ? PROTO_E_INVALID : 0;
+}
+
+static int pack_document(struct pack *p, const struct yaml_document *doc, const struct apply_file *files, struct err *e)
+{
+	int rc = 0;
+
 	pack_map(p);
 	pack_kv_str(p, "kind", doc->is_volume ? "volume" : "vm");
 	pack_kv_str(p, "name", doc->name);
 	pack_kv_str(p, "where", doc->where);
-	if (doc->is_volume)
+	if (doc->is_volume) {
 		pack_volume(p, &doc->volume);
-	else
-		pack_vm(p, doc);
+	} else {
+		pack_vm(p, doc, files);
+		rc = pack_seed(p, "user_data", doc->user_data, e);
+		if (rc == 0)
+			rc = pack_seed(p, "meta_data", doc->meta_data, e);
+	}
 	pack_end(p);
+	return rc;
 }
 
-static void pack_documents(struct pack *p, const struct yaml_document *docs, size_t n)
+static int pack_documents(struct pack *p, const struct yaml_document *docs, size_t n, const struct apply_file *files,
+			  struct err *e)
 {
+	int rc = 0;
+
 	pack_key(p, "documents");
 	pack_array(p);
-	for (size_t i = 0; i < n; i++)
-		pack_document(p, &docs[i]);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		rc = pack_document(p, &docs[i], files, e);
 	pack_end(p);
+	return rc;
 }
 
 static void print_changes(const struct msgpack_object *changes, bool dry_run)
@@ -206,7 +235,8 @@ static void print_changes(const struct msgpack_object *changes, bool dry_run)
 	}
 }
 
-static int send_documents(const struct args *args, const struct yaml_document *docs, size_t n, struct err *e)
+static int send_documents(const struct args *args, const struct yaml_document *docs, size_t n,
+			  const struct apply_file *files, struct err *e)
 {
 	struct rpc_answer answer = {0};
 	struct buf params = {0};
@@ -214,7 +244,11 @@ static int send_documents(const struct args *args, const struct yaml_document *d
 	int rc;
 
 	ask_begin(&p, &params);
-	pack_documents(&p, docs, n);
+	rc = pack_documents(&p, docs, n, files, e);
+	if (rc < 0) {
+		buf_free(&params);
+		return rc;
+	}
 	pack_kv_bool(&p, "dry_run", args->dry_run);
 	rc = ask_change(args, "apply", &p, &answer, e);
 	if (rc == 0 && args->json)
@@ -230,6 +264,7 @@ int command_apply(const struct args *args, struct err *e)
 	char folder[PATH_MAX];
 	struct buf text = {0};
 	struct yaml_document *docs = NULL;
+	struct apply_file *files = NULL;
 	size_t n = 0;
 	int rc;
 
@@ -240,7 +275,10 @@ int command_apply(const struct args *args, struct err *e)
 	    yaml_read(strcmp(args->file, "-") == 0 ? "<stdin>" : args->file, folder, &text, &docs, &n, e) < 0)
 		rc = PROTO_E_INVALID;
 	if (rc == 0)
-		rc = send_documents(args, docs, n, e);
+		rc = apply_files_send(args, docs, n, &files, e);
+	if (rc == 0)
+		rc = send_documents(args, docs, n, files, e);
+	free(files);
 	free(docs);
 	buf_free(&text);
 	return rc;

@@ -12,7 +12,8 @@ struct args {
 	const char *words[ARGS_MAX]; /* after the command's own words */
 	size_t n_words;
 	bool json, stale, dry_run, hard, follow, primary_wins, yes, accept_data_loss;
-	const char *dir, *context, *name, *listen, *zone, *cluster, *file, *expires, *role, *timeout, *limit, *node;
+	const char *dir, *context, *name, *listen, *zone, *cluster, *file, *expires, *role, *timeout, *limit, *node,
+		*copies;
 };
 
 struct command {
@@ -35,6 +36,9 @@ extern const size_t n_commands;
 void ask_begin(struct pack *p, struct buf *params);
 int ask_read(const struct args *args, const char *method, struct pack *p, struct rpc_answer *ret, struct err *e);
 int ask_change(const struct args *args, const char *method, struct pack *p, struct rpc_answer *ret, struct err *e);
+
+/* A connection to the agent that the options name, for rpc_exchange(). */
+int ask_connect(const struct args *args, struct net_client **ret, struct err *e);
 
 /* Print @o as JSON. */
 void print_json(const struct msgpack_object *o, int indent);
@@ -92,6 +96,9 @@ int command_volume_force(const struct args *args, struct err *e);
 int command_node_fence_ack(const struct args *args, struct err *e);
 int command_volume_resync(const struct args *args, struct err *e);
 int command_volume_verify(const struct args *args, struct err *e);
+int command_image_add(const struct args *args, struct err *e);
+int command_image_ls(const struct args *args, struct err *e);
+int command_image_rm(const struct args *args, struct err *e);
 int command_events(const struct args *args, struct err *e);
 
 /* node_files.c: the files of a node, by init and join. */

@@ -31,9 +31,10 @@ const struct command commands[] = {
 	{"apply", "-f FILE|- [--dry-run]", "make the cluster what a file says, all of it or nothing",
 	 "  kind: vm\n  name: till-7\n  vcpus: 2\n  memory: 512MiB\n  run: true\n"
 	 "  boot: {kernel: ./vmlinuz, initrd: ./initrd.img, cmdline: console=ttyS0}\n"
-	 "  disks: [{name: root, size: 4GiB, replicas: 2}]\n  ---\n  kind: volume\n  name: scratch\n  size: 1GiB\n"
-	 "Several documents are separated by ---. Paths are relative to the file. A disk that is not named any more\n"
-	 "stays as a volume.",
+	 "  disks: [{name: root, size: 4GiB, replicas: 2, image: debian-12}]\n"
+	 "  cloud-init: {user-data: ./user-data}\n  ---\n  kind: volume\n  name: scratch\n  size: 1GiB\n"
+	 "Several documents are separated by ---. Paths are relative to the file; what is at them is\n"
+	 "sent to the cluster now, which holds it. A disk that is not named any more stays as a volume.",
 	 "-f --dry-run", 0, command_apply},
 	{"delete", "vm|volume NAME", "stop a VM and forget it, or erase a volume",
 	 "The disks of a VM stay, as volumes of nobody; to erase one: kedge delete volume VM.DISK", "", 2,
@@ -64,6 +65,15 @@ const struct command commands[] = {
 	{"volume verify", "NAME [--primary-wins]", "compare all replicas block by block, and repair",
 	 "What the majority of the replicas has is right. Where nobody can tell, only --primary-wins decides.",
 	 "--primary-wins", 1, command_volume_verify},
+	{"image add", "NAME FILE|- [--copies N]", "add an image that volumes can be filled from",
+	 "A raw disk or a qcow2 image without a backing file; - reads standard input. It is checked, and held on two\n"
+	 "nodes, or on N. To replace one: rm, then add.\n"
+	 "  kedge image add debian-12 debian-12-genericcloud-amd64.qcow2\n"
+	 "  disks: [{name: root, size: 4GiB, image: debian-12}]          # in the YAML of a VM",
+	 "--copies", 2, command_image_add},
+	{"image ls", "[--stale]", "list the images and the nodes that hold them", "", "--stale", 0, command_image_ls},
+	{"image rm", "NAME", "remove an image", "Volumes that were filled from it stay as they are.", "", 1,
+	 command_image_rm},
 	{"events", "[--follow] [--limit N]", "show what happened", "", "--follow --limit --stale", 0, command_events},
 };
 const size_t n_commands = ARRAY_LEN(commands);
@@ -121,6 +131,7 @@ static const struct option_slot options[] = {
 	FLAG("--hard", hard),        FLAG("--follow", follow),
 	VALUE("--node", node),       FLAG("--primary-wins", primary_wins),
 	FLAG("--yes", yes),          FLAG("--accept-data-loss", accept_data_loss),
+	VALUE("--copies", copies),
 };
 
 #define COMMON_OPTIONS 4 /* the first ones */

@@ -75,7 +75,7 @@ int rpc_exchange(struct net_client *client, const char *method, const struct buf
 	return 0;
 }
 
-static int connect_to(const struct rpc_target *to, usec_t deadline, struct net_client **ret, struct err *e)
+int rpc_connect(const struct rpc_target *to, usec_t deadline, struct net_client **ret, struct err *e)
 {
 	usec_t now = clock_boottime();
 	int rc;
@@ -111,7 +111,7 @@ int rpc_call(const struct rpc_target *to, const char *method, const struct buf *
 		struct net_client *client = NULL;
 
 		rpc_free(ret);
-		rc = connect_to(to, deadline, &client, e);
+		rc = rpc_connect(to, deadline, &client, e);
 		if (rc < 0 && !was_connected)
 			return PROTO_E_UNREACHABLE;
 		if (rc == 0) {

@@ -28,6 +28,9 @@ int rpc_call(const struct rpc_target *to, const char *method, const struct buf *
 	     struct rpc_answer *ret, struct err *e) KEDGE_MUST_CHECK;
 void rpc_free(struct rpc_answer *a);
 
+/* [worker] A connection for rpc_exchange(). */
+int rpc_connect(const struct rpc_target *to, usec_t deadline, struct net_client **ret, struct err *e) KEDGE_MUST_CHECK;
+
 /* [worker] The same once, on a connection that is there. */
 int rpc_exchange(struct net_client *client, const char *method, const struct buf *params, usec_t deadline,
 		 struct rpc_answer *ret, struct err *e) KEDGE_MUST_CHECK;

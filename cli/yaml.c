@@ -217,6 +217,30 @@ static int set_replicas(struct reader *r, const yaml_node_t *value, struct yaml_
 	return set_replica_count(r, value, &doc->volume.replicas);
 }
 
+static int set_image_name(struct reader *r, const yaml_node_t *value, char ret[NAME_BYTES_MAX])
+{
+	int rc = set_text(r, value, "image", ret, NAME_BYTES_MAX);
+
+	if (rc == 0 && !name_is_valid(ret))
+		rc = mistake(r, value, "'%s' is no image's name (kedge image ls)", ret);
+	return rc;
+}
+
+static int set_image(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_image_name(r, value, doc->volume.image);
+}
+
+static int set_user_data(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_path(r, value, "user-data", doc->user_data);
+}
+
+static int set_meta_data(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_path(r, value, "meta-data", doc->meta_data);
+}
+
 /* Of the disk that is being read. */
 static struct yaml_volume *disk(struct yaml_document *doc)
 {
@@ -247,6 +271,11 @@ static int set_disk_replicas(struct reader *r, const yaml_node_t *value, struct 
 	return set_replica_count(r, value, &disk(doc)->replicas);
 }
 
+static int set_disk_image(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_image_name(r, value, disk(doc)->image);
+}
+
 static int set_later(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
 	(void)doc;
@@ -264,23 +293,33 @@ struct key {
 static int set_boot(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
 static int set_ha(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
 static int set_disks(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
+static int set_cloud_init(struct reader *r, const yaml_node_t *value, struct yaml_document *doc);
 
 static const struct key vm_keys[] = {
-	{"kind", set_kind, true},        {"name", set_name, true},    {"vcpus", set_vcpus, false},
-	{"memory", set_memory, true},    {"run", set_run, false},     {"boot", set_boot, false},
-	{"ha", set_ha, false},           {"disks", set_disks, false}, {"networks", set_later, false},
+	{"kind", set_kind, true},
+	{"name", set_name, true},
+	{"vcpus", set_vcpus, false},
+	{"memory", set_memory, true},
+	{"run", set_run, false},
+	{"boot", set_boot, false},
+	{"ha", set_ha, false},
+	{"disks", set_disks, false},
+	{"networks", set_later, false},
 	{"placement", set_later, false},
+	{"cloud-init", set_cloud_init, false},
 };
 static const struct key volume_keys[] = {{"kind", set_kind, true},
 					 {"name", set_name, true},
 					 {"size", set_size, true},
-					 {"replicas", set_replicas, false}};
+					 {"replicas", set_replicas, false},
+					 {"image", set_image, false}};
 static const struct key disk_keys[] = {{"name", set_disk_name, true},
 				       {"size", set_disk_size, true},
 				       {"replicas", set_disk_replicas, false},
-				       {"image", set_later, false}};
+				       {"image", set_disk_image, false}};
 static const struct key boot_keys[] = {
 	{"kernel", set_kernel, true}, {"initrd", set_initrd, false}, {"cmdline", set_cmdline, false}};
+static const struct key cloud_keys[] = {{"user-data", set_user_data, false}, {"meta-data", set_meta_data, false}};
 static const struct key ha_keys[] = {
 	{"priority", set_priority, false}, {"on-quorum-loss", set_later, false}, {"after", set_later, false}};
 
@@ -374,6 +413,11 @@ static int set_ha(struct reader *r, const yaml_node_t *value, struct yaml_docume
 	return read_mapping(r, value, "ha", ha_keys, ARRAY_LEN(ha_keys), doc);
 }
 
+static int set_cloud_init(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return read_mapping(r, value, "cloud-init", cloud_keys, ARRAY_LEN(cloud_keys), doc);
+}
+
 static int set_disks(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
 	if (value->type != YAML_SEQUENCE_NODE)
@@ -414,10 +458,30 @@ static int check_file(const struct reader *r, const yaml_node_t *place, const ch
 	if (path[0] == '\0')
 		return 0;
 	if (stat(path, &st) < 0 || access(path, R_OK) < 0)
-		return mistake(r, place, "%s '%.200s': %s (a running VM needs it on every node)", what, path,
+		return mistake(r, place, "%s '%.200s': %s (it is read now, and held by the cluster)", what, path,
 			       strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		return mistake(r, place, "%s '%.200s' is no regular file", what, path);
+	return 0;
+}
+
+static int check_seed(const struct reader *r, const yaml_node_t *place, const struct yaml_document *doc)
+{
+	const char *const paths[] = {doc->user_data, doc->meta_data};
+	off_t bytes = 0;
+	struct stat st;
+
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+		int rc = check_file(r, value_of(r, place, i ? "meta-data" : "user-data"), i ? "meta-data" : "user-data",
+				    paths[i]);
+
+		if (rc < 0)
+			return rc;
+		bytes += paths[i][0] && stat(paths[i], &st) == 0 ? st.st_size : 0;
+	}
+	if (bytes > SEED_BYTES_MAX)
+		return mistake(r, place, "user-data and meta-data together have more than %u KiB",
+			       SEED_BYTES_MAX >> 10);
 	return 0;
 }
 
@@ -431,8 +495,9 @@ static int check_vm(struct reader *r, const yaml_node_t *root, const struct yaml
 			return mistake(r, value_of(r, root, "disks"),
 				       "the names of VM and disk together have more than %d letters",
 				       NAME_BYTES_MAX - 2);
-	if (!doc->run)
-		return 0;
+	rc = check_seed(r, value_of(r, root, "cloud-init"), doc);
+	if (rc < 0 || !doc->run)
+		return rc;
 	if (doc->kernel[0] == '\0' && doc->n_disks == 0)
 		return mistake(r, root, "a VM that runs needs boot.kernel, or a disk to boot from (or run: false)");
 	rc = check_file(r, value_of(r, boot, "kernel"), "kernel", doc->kernel);

@@ -9,7 +9,8 @@
 struct yaml_volume {
 	char name[NAME_BYTES_MAX]; /* of a disk */
 	uint64_t size;
-	uint32_t replicas; /* 0: not said */
+	uint32_t replicas;          /* 0: not said */
+	char image[NAME_BYTES_MAX]; /* it is filled from; "": none */
 };
 
 /* A VM or a volume as a document says it; paths are absolute. */
@@ -25,12 +26,15 @@ struct yaml_document {
 	char kernel[PATH_BYTES_MAX];
 	char initrd[PATH_BYTES_MAX];
 	char cmdline[CMDLINE_BYTES_MAX];
+	char user_data[PATH_BYTES_MAX]; /* files for cloud-init */
+	char meta_data[PATH_BYTES_MAX];
 	uint32_t priority;
 	char where[PATH_BYTES_MAX + 40]; /* FILE:LINE:COLUMN of the document */
 };
 
 /* [any] Read the documents in @text (of the file called @file; paths in it are relative to @folder) into a malloc()ed
- * array. On a mistake -EINVAL, and @e says FILE:LINE:COLUMN: what, why. Files that a running VM needs must be there. */
+ * array. On a mistake -EINVAL, and @e says FILE:LINE:COLUMN: what, why. Files that a running VM needs must be there,
+ * and those for cloud-init. */
 int yaml_read(const char *file, const char *folder, const struct buf *text, struct yaml_document **ret, size_t *ret_n,
 	      struct err *e) KEDGE_MUST_CHECK;
 

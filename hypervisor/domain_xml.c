@@ -113,6 +113,25 @@ static void add_disk(xmlNodePtr devices, const struct hypervisor_disk *disk, siz
 	(void)child(node, "serial", "%s", disk->serial);
 }
 
+/* On virtio too: kernels for clouds know no other disks. */
+static void add_seed(xmlNodePtr devices, const char *path, size_t i)
+{
+	xmlNodePtr node = child(devices, "disk", NULL), driver, target;
+	const char name[] = {'v', 'd', (char)('a' + i), 0};
+
+	attribute(node, "type", "file");
+	attribute(node, "device", "disk");
+	driver = child(node, "driver", NULL);
+	attribute(driver, "name", "qemu");
+	attribute(driver, "type", "raw");
+	attribute(child(node, "source", NULL), "file", path);
+	target = child(node, "target", NULL);
+	attribute(target, "dev", name);
+	attribute(target, "bus", "virtio");
+	(void)child(node, "readonly", NULL);
+	(void)child(node, "serial", "cidata");
+}
+
 /* The serial port is the console (libvirt adds the alias); what libvirt would add by itself is said to be absent. */
 static void add_devices(xmlNodePtr domain, const struct hypervisor_vm *vm, const struct domain_place *place)
 {
@@ -123,6 +142,8 @@ static void add_devices(xmlNodePtr domain, const struct hypervisor_vm *vm, const
 	attribute(node, "model", "none");
 	for (size_t i = 0; i < vm->n_disks; i++)
 		add_disk(devices, &vm->disks[i], i, place);
+	if (vm->seed[0])
+		add_seed(devices, vm->seed, vm->n_disks);
 	node = child(devices, "serial", NULL);
 	attribute(node, "type", "file");
 	source = child(node, "source", NULL);
@@ -146,8 +167,8 @@ static bool is_text(const char *s)
 
 static bool can_be_written(const struct hypervisor_vm *vm, const struct domain_place *place)
 {
-	const char *const all[] = {vm->name,   vm->uuid,    vm->machine,  vm->kernel,
-				   vm->initrd, vm->cmdline, place->title, place->console};
+	const char *const all[] = {vm->name,    vm->uuid, vm->machine,  vm->kernel,    vm->initrd,
+				   vm->cmdline, vm->seed, place->title, place->console};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		if (!is_text(all[i]))

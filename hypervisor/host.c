@@ -2,7 +2,6 @@
  * What this machine can: asked once, on a thread of its own, before READY. */
 #include "hypervisor/internal.h"
 
-#include "hypervisor/child.h"
 #include "hypervisor/probe.h"
 
 #include <errno.h>

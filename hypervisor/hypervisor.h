@@ -12,7 +12,7 @@
 
 #define HYPERVISOR_MODULE  "kedge-hypervisor.so"
 #define HYPERVISOR_SYMBOL  "kedge_hypervisor"
-#define HYPERVISOR_VERSION 2
+#define HYPERVISOR_VERSION 3
 #define HYPERVISOR_MACHINE "pc-q35-7.2" /* the newest that QEMU of Debian 12 and 13 both have */
 
 struct hypervisor;
@@ -44,6 +44,7 @@ struct hypervisor_vm {
 	char cmdline[CMDLINE_BYTES_MAX];
 	size_t n_disks; /* in their order: vda, vdb, ... Without a kernel it boots from the first */
 	struct hypervisor_disk disks[VM_DISKS_MAX];
+	char seed[PATH_BYTES_MAX]; /* a file with a disk for cloud-init, the last one, read-only; or "" */
 };
 
 enum hypervisor_event_kind {

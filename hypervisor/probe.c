@@ -3,8 +3,6 @@
  * real kernel is booted: this machine's own, without a root, which panics and, by -no-reboot, ends QEMU. */
 #include "hypervisor/probe.h"
 
-#include "hypervisor/child.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>

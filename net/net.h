@@ -9,6 +9,7 @@
 
 #include "base/base.h"
 #include "net/bulk.h"
+#include "net/digest.h"
 
 struct uv_loop_s;
 struct net;

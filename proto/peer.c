@@ -40,13 +40,32 @@ TYPE(peer_stopped, PEER_STOPPED);
 static const struct message_field peer_node_info_fields[] = {
 	F(U64, memory_bytes), F(U32, cpus),        F(STR, accel),           F(STR, version),
 	F(U64, applied),      F(U64, hash),        F(BOOL, guard_realtime), F(BOOL, runs_vms),
-	F(BIN, vms),          F(BOOL, has_engine), F(U64, disk_free),       F(BIN, volumes)};
+	F(BIN, vms),          F(BOOL, has_engine), F(U64, disk_free),       F(BIN, volumes),
+	F(BIN, waits)};
 TYPE(peer_node_info, PEER_NODE_INFO);
 #undef T
 
 #define T struct peer_vm_state
 static const struct message_field peer_vm_state_fields[] = {F(STR, vm), F(U64, gen), F(STR, state)};
 TYPE(peer_vm_state, PEER_VM_STATE);
+#undef T
+
+#define T struct peer_wait
+static const struct message_field peer_wait_fields[] = {F(STR, object), F(STR, text)};
+TYPE(peer_wait, PEER_WAIT);
+#undef T
+
+#define T struct peer_file_ask
+static const struct message_field peer_file_ask_fields[] = {F(STR, digest), F(U64, offset)};
+#define peer_file_bad_fields peer_file_ask_fields
+TYPE(peer_file_ask, PEER_FILE_ASK);
+TYPE(peer_file_bad, PEER_FILE_BAD);
+#undef T
+
+#define T struct peer_file_data
+static const struct message_field peer_file_data_fields[] = {F(STR, digest), F(U64, offset), F(U64, total),
+							     F(U32, error), F(BIN, data)};
+TYPE(peer_file_data, PEER_FILE_DATA);
 #undef T
 
 #define T struct peer_forward

@@ -21,6 +21,10 @@ enum peer_id {
 	PEER_ANSWER,
 	PEER_ASK,
 	PEER_VOLUME_VERIFY, /* leader to primary: struct engine_verify */
+	PEER_FILE_ASK = 40,
+	PEER_FILE_DATA,
+	PEER_FILE_BAD, /* struct peer_file_ask: what you sent is not what its name says */
+	PEER_WAIT,     /* only inside PEER_NODE_INFO */
 	PEER_RAFT_FIRST = 64,
 };
 
@@ -78,6 +82,7 @@ struct peer_node_info {
 	bool has_engine;            /* the volume engine is there */
 	uint64_t disk_free;         /* bytes for volumes */
 	struct message_bin volumes; /* struct engine_status, one after the other */
+	struct message_bin waits;   /* struct peer_wait, one after the other */
 };
 
 /* What the owner sees of an instance. */
@@ -85,6 +90,26 @@ struct peer_vm_state {
 	char vm[NAME_BYTES_MAX];
 	uint64_t gen;
 	char state[16]; /* starting | running | frozen | stopping | stopped */
+};
+
+/* What a VM or a volume waits for on this node, in words. */
+struct peer_wait {
+	char object[NAME_BYTES_MAX]; /* a VM's name, or a volume's id */
+	char text[REASON_BYTES_MAX];
+};
+
+/* Send what the file @digest has at @offset: one piece, then it is asked for the next. */
+struct peer_file_ask {
+	char digest[DIGEST_BYTES_MAX];
+	uint64_t offset;
+};
+
+struct peer_file_data {
+	char digest[DIGEST_BYTES_MAX];
+	uint64_t offset;
+	uint64_t total;          /* bytes of the whole file */
+	uint32_t error;          /* a positive errno: it cannot be read, nothing follows */
+	struct message_bin data; /* at most FETCH_CHUNK_BYTES */
 };
 
 /* A request of an administrator that another node took: the leader answers with the same @id. */
@@ -102,6 +127,7 @@ struct peer_answer {
 
 extern const struct message_type peer_lease_req_type, peer_lease_ping_type, peer_lease_pong_type, peer_lease_grant_type,
 	peer_lease_ages_type, peer_lease_age_type, peer_stopped_type, peer_node_info_type, peer_vm_state_type,
-	peer_forward_type, peer_answer_type, peer_volume_verify_type, peer_ask_type;
+	peer_forward_type, peer_answer_type, peer_volume_verify_type, peer_ask_type, peer_wait_type, peer_file_ask_type,
+	peer_file_data_type, peer_file_bad_type;
 
 #endif

@@ -56,7 +56,7 @@ static bool can_hold(const struct scheduler_node *node, struct use u, const stru
 static bool can_lead_disks(const struct scheduler_vm *vm, node_id_t node)
 {
 	for (size_t i = 0; i < vm->n_disks; i++)
-		if (scheduler_lead(&vm->disks[i], node) == SCHEDULER_NO)
+		if (vm->disks[i].filling || scheduler_lead(&vm->disks[i], node) == SCHEDULER_NO)
 			return false;
 	return true;
 }
@@ -175,6 +175,8 @@ static const char *why_no_disk(const struct scheduler_view *v, const struct sche
 {
 	bool any_lost = false, any_silent = false;
 
+	if (d->filling)
+		return "is being filled from its image";
 	for (size_t i = 0; i < d->n_replicas; i++) {
 		const struct scheduler_replica *r = &d->replicas[i];
 

@@ -45,6 +45,7 @@ struct scheduler_disk {
 	uint64_t size;
 	uint32_t wanted; /* replicas */
 	bool waited;     /* COLD_WAIT has passed for those that did not report */
+	bool filling;    /* from an image: nobody uses it yet */
 };
 
 /* How a node may come to lead a volume. */

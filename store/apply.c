@@ -59,6 +59,12 @@ union body {
 	struct command_disk disk;
 	struct command_export export;
 	struct command_node_fence node_fence;
+	struct command_image_add image_add;
+	struct command_image_rm image_rm;
+	struct command_image_held image_held;
+	struct command_vm_files vm_files;
+	struct command_volume_image volume_image;
+	struct command_volume_filled volume_filled;
 };
 
 #define APPLY(name)                                                                            \
@@ -87,6 +93,12 @@ APPLY(volume_delete)
 APPLY(disk)
 APPLY(export)
 APPLY(node_fence)
+APPLY(image_add)
+APPLY(image_rm)
+APPLY(image_held)
+APPLY(vm_files)
+APPLY(volume_image)
+APPLY(volume_filled)
 #undef APPLY
 
 static const struct applier {
@@ -114,6 +126,12 @@ static const struct applier {
 	{&command_disk_type, apply_disk},
 	{&command_export_type, apply_export},
 	{&command_node_fence_type, apply_node_fence},
+	{&command_image_add_type, apply_image_add},
+	{&command_image_rm_type, apply_image_rm},
+	{&command_image_held_type, apply_image_held},
+	{&command_vm_files_type, apply_vm_files},
+	{&command_volume_image_type, apply_volume_image},
+	{&command_volume_filled_type, apply_volume_filled},
 };
 
 static const struct applier *applier_of(uint32_t id)

@@ -104,6 +104,7 @@ static void delete_row(struct store *s, const char *name)
 	CHECK(sql_run(&s->q, "DELETE FROM placements WHERE tenant='default' AND vm=?", "s", name) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM vms WHERE tenant='default' AND name=?", "s", name) == 0);
 	store_disks_release(s, name);
+	store_vm_files_release(s, name);
 	store_event_add(s, "vm", name, "deleted");
 }
 
@@ -157,6 +158,20 @@ uint32_t store_fails_next(const struct store_vm *vm, usec_t wall)
 	return wall > vm->since && wall - vm->since >= STORE_STABLE ? 1 : vm->fails + 1;
 }
 
+/* Its disks go with it, and are filled. */
+static bool can_go(struct store *s, const struct command_move *c, struct store_node *to, struct store_result *r)
+{
+	char disk[NAME_BYTES_MAX];
+
+	if (!store_node(s, c->to, to))
+		store_refuse(r, PROTO_E_NOT_FOUND, "there is no node %u", c->to);
+	else if (!store_disks_are_led(s, c->vm, c->to) && !PLANTED(splitmove))
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s': %s does not lead its disks", c->vm, to->name);
+	else if (store_disk_is_filling(s, c->vm, disk))
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s': its disk '%s' is not filled yet", c->vm, disk);
+	return r->code == 0;
+}
+
 /* MOVE applies only at its generation (the compare-and-set that every takeover rests on). */
 void store_apply_move(struct store *s, const struct command_move *c, struct store_result *r)
 {
@@ -171,14 +186,8 @@ void store_apply_move(struct store *s, const struct command_move *c, struct stor
 			     (unsigned long long)vm.gen, (unsigned long long)c->gen);
 		return;
 	}
-	if (c->to && !store_node(s, c->to, &to)) {
-		store_refuse(r, PROTO_E_NOT_FOUND, "there is no node %u", c->to);
+	if (c->to && !can_go(s, c, &to, r))
 		return;
-	}
-	if (c->to && !store_disks_are_led(s, c->vm, c->to) && !PLANTED(splitmove)) {
-		store_refuse(r, PROTO_E_CONFLICT, "VM '%s': %s does not lead its disks", c->vm, to.name);
-		return;
-	}
 	fails = c->failed ? store_fails_next(&vm, s->wall) : c->to || vm.spec.run ? vm.fails : 0;
 	CHECK(sql_run(&s->q,
 		      "UPDATE placements SET owner=?, gen=?, movable=1, mver=mver+1, fails=?, since=?, reason=?,"

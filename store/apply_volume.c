@@ -438,6 +438,7 @@ void store_apply_volume_delete(struct store *s, const struct command_volume_dele
 			     exported ? "unexport it" : "delete the VM, or take the disk from it");
 		return;
 	}
+	store_source_release(s, v.id);
 	v.deleting = true;
 	v.epoch++; /* whoever leads it stops */
 	for (size_t i = 0; i < v.n_members; i++) {
@@ -531,6 +532,9 @@ static void check_export(struct store *s, const struct command_export *c, const 
 		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is not exported", c->volume);
 	else if (!exported && store_count_vms(s) >= VMS_MAX)
 		store_refuse(r, PROTO_E_TOO_MANY, "a cluster has at most %d VMs and exports", VMS_MAX);
+	else if (c->node && v->filling)
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is being filled from image '%s': wait for that",
+			     c->volume, v->image);
 	else if (c->node && !store_volume_on(v, c->node))
 		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' has no replica on %s", c->volume,
 			     node_name(s, c->node, &room));

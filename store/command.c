@@ -128,6 +128,39 @@ static const struct message_field command_node_fence_fields[] = {F(STR, name)};
 TYPE(command_node_fence, COMMAND_NODE_FENCE);
 #undef T
 
+#define T struct command_image_add
+static const struct message_field command_image_add_fields[] = {
+	F(STR, name), F(STR, digest), F(U64, bytes), F(U64, size), F(STR, format), F(U32, copies), F(U32, node)};
+TYPE(command_image_add, COMMAND_IMAGE_ADD);
+#undef T
+
+#define T struct command_image_rm
+static const struct message_field command_image_rm_fields[] = {F(STR, name)};
+TYPE(command_image_rm, COMMAND_IMAGE_RM);
+#undef T
+
+#define T struct command_image_held
+static const struct message_field command_image_held_fields[] = {F(STR, digest), F(U32, node), F(BOOL, held),
+								 F(BOOL, unused)};
+TYPE(command_image_held, COMMAND_IMAGE_HELD);
+#undef T
+
+#define T struct command_vm_files
+static const struct message_field command_vm_files_fields[] = {F(STR, vm), F(STR, kernel), F(STR, initrd),
+							       F(BIN, user_data), F(BIN, meta_data)};
+TYPE(command_vm_files, COMMAND_VM_FILES);
+#undef T
+
+#define T struct command_volume_image
+static const struct message_field command_volume_image_fields[] = {F(STR, id), F(STR, image)};
+TYPE(command_volume_image, COMMAND_VOLUME_IMAGE);
+#undef T
+
+#define T struct command_volume_filled
+static const struct message_field command_volume_filled_fields[] = {F(STR, id), F(U32, primary_since)};
+TYPE(command_volume_filled, COMMAND_VOLUME_FILLED);
+#undef T
+
 void command_begin(const struct command_head *head, struct buf *ret)
 {
 	CHECK(head->bodies > 0);

@@ -30,6 +30,12 @@ enum command_id {
 	COMMAND_DISK,
 	COMMAND_EXPORT,
 	COMMAND_NODE_FENCE,
+	COMMAND_IMAGE_ADD = 40,
+	COMMAND_IMAGE_RM,
+	COMMAND_IMAGE_HELD,
+	COMMAND_VM_FILES,
+	COMMAND_VOLUME_IMAGE,
+	COMMAND_VOLUME_FILLED,
 };
 
 struct command_head {
@@ -207,12 +213,61 @@ struct command_node_fence {
 	char name[NAME_BYTES_MAX];
 };
 
+/* ---- images, and other files that every node may need; a file is named by the SHA-256 of what is in it ---- */
+
+/* @node holds it. A name is given once. */
+struct command_image_add {
+	char name[NAME_BYTES_MAX];
+	char digest[DIGEST_BYTES_MAX];
+	uint64_t bytes;  /* of the file */
+	uint64_t size;   /* of the disk in it */
+	char format[8];  /* raw | qcow2 */
+	uint32_t copies; /* wanted */
+	uint32_t node;
+};
+
+/* Not while a volume is being filled from it. */
+struct command_image_rm {
+	char name[NAME_BYTES_MAX];
+};
+
+/* @node has the file now, or not any more. @unused: only while nothing refers to it, so that a file never goes while it
+ * is being taken into use. */
+struct command_image_held {
+	char digest[DIGEST_BYTES_MAX];
+	uint32_t node;
+	bool held;
+	bool unused;
+};
+
+/* The files of a VM, all of them anew: behind its COMMAND_VM_PUT. "": none. */
+struct command_vm_files {
+	char vm[NAME_BYTES_MAX];
+	char kernel[DIGEST_BYTES_MAX];
+	char initrd[DIGEST_BYTES_MAX];
+	struct message_bin user_data; /* for cloud-init; texts */
+	struct message_bin meta_data;
+};
+
+/* Behind COMMAND_VOLUME_CREATE, in the same entry: nobody uses the volume until it is filled from @image. */
+struct command_volume_image {
+	char id[VOLUME_NAME_ID];
+	char image[NAME_BYTES_MAX];
+};
+
+/* It is, by the node that leads it since epoch @primary_since: after a change of the primary it begins anew. */
+struct command_volume_filled {
+	char id[VOLUME_NAME_ID];
+	uint32_t primary_since;
+};
+
 extern const struct message_type command_head_type, command_genesis_type, command_node_add_type, command_token_add_type,
 	command_vm_put_type, command_vm_delete_type, command_vm_want_type, command_vm_restart_type, command_move_type,
 	command_movable_type, command_want_movable_type, command_volume_create_type, command_volume_change_type,
 	command_volume_report_type, command_volume_takeover_type, command_volume_member_type,
 	command_volume_erased_type, command_volume_set_type, command_volume_delete_type, command_disk_type,
-	command_export_type, command_node_fence_type;
+	command_export_type, command_node_fence_type, command_image_add_type, command_image_rm_type,
+	command_image_held_type, command_vm_files_type, command_volume_image_type, command_volume_filled_type;
 
 /* [any] Start an entry: encode @head (bodies must be right) into @ret; append the bodies by message_encode(). */
 void command_begin(const struct command_head *head, struct buf *ret);

@@ -43,9 +43,20 @@ void store_apply_volume_delete(struct store *s, const struct command_volume_dele
 void store_apply_disk(struct store *s, const struct command_disk *c, struct store_result *r);
 void store_apply_node_fence(struct store *s, const struct command_node_fence *c, struct store_result *r);
 void store_apply_export(struct store *s, const struct command_export *c, struct store_result *r);
+void store_apply_image_add(struct store *s, const struct command_image_add *c, struct store_result *r);
+void store_apply_image_rm(struct store *s, const struct command_image_rm *c, struct store_result *r);
+void store_apply_image_held(struct store *s, const struct command_image_held *c, struct store_result *r);
+void store_apply_vm_files(struct store *s, const struct command_vm_files *c, struct store_result *r);
+void store_apply_volume_image(struct store *s, const struct command_volume_image *c, struct store_result *r);
+void store_apply_volume_filled(struct store *s, const struct command_volume_filled *c, struct store_result *r);
 
 /* Are all disks of @vm led by @node? Else MOVE is refused: it comes in one entry with their takeovers. */
 bool store_disks_are_led(struct store *s, const char *vm, uint32_t node);
+/* The name of a disk of @vm that is not filled yet. False: there is none. */
+bool store_disk_is_filling(struct store *s, const char *vm, char ret[NAME_BYTES_MAX]);
+/* The volume @id shall be erased: what it was to be filled from is free. */
+void store_source_release(struct store *s, const char *id);
+void store_vm_files_release(struct store *s, const char *vm);
 /* @vm is gone: its volumes are kept, and nobody's. */
 void store_disks_release(struct store *s, const char *vm);
 /* Generations are drawn from one counter of the cluster, so that none is ever reused, not even by a VM that was deleted

@@ -50,13 +50,14 @@ bool store_node(struct store *s, uint32_t node, struct store_node *ret)
 	return found;
 }
 
-#define VM_COLUMNS                                                                                                     \
-	"SELECT v.name, vcpus, memory, run, kernel, initrd, cmdline, priority, uuid, machine, mac, owner, gen,"        \
-	" movable, mver, end_gen, end_hard, fails, since, reason, deleting, confirmed, is_export, node, want_movable " \
-	"FROM vms v "                                                                                                  \
-	"JOIN placements p ON p.tenant "                                                                               \
-	"= v.tenant"                                                                                                   \
-	" AND p.vm = v.name "
+#define VM_COLUMNS                                                                                                    \
+	"SELECT v.name, vcpus, memory, run, kernel, initrd, cmdline, priority, uuid, machine, mac, owner, gen,"       \
+	" movable, mver, end_gen, end_hard, fails, since, reason, deleting, confirmed, is_export, node, "             \
+	"want_movable, "                                                                                              \
+	"coalesce(kernel_digest, ''), coalesce(initrd_digest, ''), length(user_data) + length(meta_data) FROM vms v " \
+	"JOIN placements p ON p.tenant "                                                                              \
+	"= v.tenant"                                                                                                  \
+	" AND p.vm = v.name LEFT JOIN vm_files f ON f.tenant = v.tenant AND f.vm = v.name "
 
 static void read_placement(sqlite3_stmt *st, struct store_vm *ret)
 {
@@ -74,6 +75,9 @@ static void read_placement(sqlite3_stmt *st, struct store_vm *ret)
 	ret->is_export = sql_u64(st, 22);
 	ret->node = (uint32_t)sql_u64(st, 23);
 	ret->want_movable = sql_u64(st, 24);
+	sql_str(st, 25, ret->kernel_digest, sizeof ret->kernel_digest);
+	sql_str(st, 26, ret->initrd_digest, sizeof ret->initrd_digest);
+	ret->has_seed = sql_u64(st, 27) > 0;
 }
 
 static void read_vm(sqlite3_stmt *st, struct store_vm *ret)

@@ -22,9 +22,10 @@ bool store_replica_lost_power(const struct store_replica *r)
 	return r->in_sync && !r->leaving && !r->lost && r->reported != r->incarnation;
 }
 
-#define COLUMNS                                                                                                \
-	"SELECT id, name, size, replicas, vm, disk, version, epoch, primary_node, primary_since, fork, cold, " \
-	"vm_epoch, deleting, degraded FROM volumes "
+#define COLUMNS                                                                                                  \
+	"SELECT id, name, size, replicas, vm, disk, version, epoch, primary_node, primary_since, fork, cold, "   \
+	"vm_epoch, deleting, degraded, coalesce(image, ''), coalesce(digest, ''), coalesce(format, ''), filled " \
+	"FROM volumes LEFT JOIN sources ON sources.volume = volumes.id "
 
 static void read_members(struct store *s, struct store_volume *v)
 {
@@ -65,6 +66,10 @@ static void read_volume(sqlite3_stmt *st, struct store_volume *ret)
 	ret->vm_epoch = (uint32_t)sql_u64(st, 12);
 	ret->deleting = sql_u64(st, 13);
 	ret->degraded = sql_u64(st, 14);
+	sql_str(st, 15, ret->image, sizeof ret->image);
+	sql_str(st, 16, ret->digest, sizeof ret->digest);
+	sql_str(st, 17, ret->format, sizeof ret->format);
+	ret->filling = ret->image[0] && sql_u64(st, 18) == 0;
 }
 
 size_t store_volumes(struct store *s, struct store_volume *ret, size_t max)

@@ -33,6 +33,17 @@ const char store_schema[] =
 	"CREATE TABLE IF NOT EXISTS replicas(volume TEXT NOT NULL, node INTEGER NOT NULL, replica TEXT NOT NULL,"
 	" in_sync INTEGER NOT NULL, incarnation INTEGER NOT NULL, reported INTEGER NOT NULL, lost INTEGER NOT NULL,"
 	" leaving INTEGER NOT NULL, PRIMARY KEY(volume, node)) WITHOUT ROWID;"
+	/* Images, who holds which file, the files of VMs, what volumes are filled from. */
+	"CREATE TABLE IF NOT EXISTS images(tenant TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,"
+	" bytes INTEGER NOT NULL, size INTEGER NOT NULL, format TEXT NOT NULL, copies INTEGER NOT NULL,"
+	" created INTEGER NOT NULL, PRIMARY KEY(tenant, name)) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS holders(digest TEXT NOT NULL, node INTEGER NOT NULL, PRIMARY KEY(digest, node))"
+	" WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS vm_files(tenant TEXT NOT NULL, vm TEXT NOT NULL, kernel_digest TEXT NOT NULL,"
+	" initrd_digest TEXT NOT NULL, user_data TEXT NOT NULL, meta_data TEXT NOT NULL, PRIMARY KEY(tenant, vm))"
+	" WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS sources(volume TEXT PRIMARY KEY, image TEXT NOT NULL, digest TEXT NOT NULL,"
+	" format TEXT NOT NULL, filled INTEGER NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS events(id INTEGER PRIMARY KEY, wall INTEGER NOT NULL, kind TEXT NOT NULL,"
 	" object TEXT NOT NULL, text TEXT NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS sessions(id INTEGER PRIMARY KEY, last INTEGER NOT NULL, num_max INTEGER NOT NULL);"
@@ -47,6 +58,10 @@ const char *const store_tables[] = {"SELECT * FROM meta",
 				    "SELECT * FROM placements ORDER BY tenant, vm",
 				    "SELECT * FROM volumes ORDER BY tenant, name",
 				    "SELECT * FROM replicas ORDER BY volume, node",
+				    "SELECT * FROM images ORDER BY tenant, name",
+				    "SELECT * FROM holders ORDER BY digest, node",
+				    "SELECT * FROM vm_files ORDER BY tenant, vm",
+				    "SELECT * FROM sources ORDER BY volume",
 				    "SELECT * FROM events ORDER BY id",
 				    "SELECT * FROM sessions ORDER BY id",
 				    "SELECT * FROM answers ORDER BY session, num",

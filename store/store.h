@@ -43,6 +43,10 @@ struct store_vm {
 	/* An export: a volume that is served without a VM (L23). It has a placement and no process. */
 	bool is_export;
 	uint32_t node; /* that shall serve it */
+	/* What its kernel and initrd hold; "": they are the files at spec's paths, as each node has them. */
+	char kernel_digest[DIGEST_BYTES_MAX];
+	char initrd_digest[DIGEST_BYTES_MAX];
+	bool has_seed; /* user-data or meta-data for cloud-init: store_vm_seed() */
 };
 
 /* Names of exports among the VMs: no VM's name has a colon. */
@@ -75,6 +79,26 @@ struct store_volume {
 	uint64_t degraded; /* wall time since when fewer replicas than wanted are in sync; 0: they all are */
 	size_t n_members;
 	struct store_replica members[ENGINE_REPLICAS_MAX];
+	char image[NAME_BYTES_MAX]; /* it was made from, or is being filled from; "": none */
+	char digest[DIGEST_BYTES_MAX];
+	char format[8];
+	bool filling; /* nobody may use it yet */
+};
+
+struct store_image {
+	char name[NAME_BYTES_MAX];
+	char digest[DIGEST_BYTES_MAX];
+	uint64_t bytes; /* of the file */
+	uint64_t size;  /* of the disk in it */
+	char format[8];
+	uint32_t copies; /* wanted */
+	uint64_t created;
+};
+
+/* A file that something refers to. */
+struct store_file {
+	char digest[DIGEST_BYTES_MAX];
+	uint32_t copies; /* wanted; NODES_MAX: on every node */
 };
 
 struct store_event {
@@ -151,6 +175,16 @@ bool store_vm(struct store *s, const char *name, struct store_vm *ret);
 size_t store_volumes(struct store *s, struct store_volume *ret, size_t max);
 bool store_volume(struct store *s, const char *name, struct store_volume *ret);
 bool store_volume_by_id(struct store *s, const char *id, struct store_volume *ret);
+size_t store_images(struct store *s, struct store_image *ret, size_t max);
+bool store_image(struct store *s, const char *name, struct store_image *ret);
+/* Every file that is in use, by digest. */
+size_t store_files(struct store *s, struct store_file *ret, size_t max);
+/* The nodes that hold @digest, a bit each: 1 << (node - 1). */
+uint64_t store_holders(struct store *s, const char *digest);
+/* The files that @node holds. */
+size_t store_held_by(struct store *s, uint32_t node, struct store_file *ret, size_t max);
+/* Append what cloud-init shall get; false: there is no such VM, or nothing. */
+bool store_vm_seed(struct store *s, const char *vm, struct buf *ret_user_data, struct buf *ret_meta_data);
 /* A token that can be used at @wall: not used, not expired. */
 bool store_token(struct store *s, const char *id, uint64_t wall, struct command_token_add *ret);
 /* Events with an id above @after, oldest first. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A program that is run for what it prints. */
-#include "hypervisor/child.h"
+#include "base/child.h"
+
+#include "base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +48,7 @@ static pid_t start(const char *const *argv, int *ret_out)
 }
 
 /* True at the end of what it prints. */
-static bool read_some(int out, struct buf *text)
+static bool read_some(const struct child *c, int out, struct buf *text)
 {
 	struct pollfd fd = {.fd = out, .events = POLLIN};
 	char part[4096];
@@ -55,6 +57,8 @@ static bool read_some(int out, struct buf *text)
 	if (poll(&fd, 1, POLL_MS) <= 0)
 		return false;
 	n = read(out, part, sizeof part);
+	if (n > 0 && c->told)
+		c->told(c->ctx, part, (size_t)n);
 	if (n > 0 && text->len < OUTPUT_MAX)
 		buf_append(text, part, (size_t)n);
 	return n == 0;
@@ -82,7 +86,7 @@ int child_run(const struct child *c, struct buf *text)
 
 	if (pid < 0)
 		return -EAGAIN;
-	while (rc == 0 && !read_some(out, text)) {
+	while (rc == 0 && !read_some(c, out, text)) {
 		if (c->cancel && *c->cancel)
 			rc = -ECANCELED;
 		else if (clock_boottime() >= end)

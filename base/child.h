@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A program that is run for what it prints. */
-#ifndef KEDGE_HYPERVISOR_CHILD_H
-#define KEDGE_HYPERVISOR_CHILD_H
+#ifndef KEDGE_BASE_CHILD_H
+#define KEDGE_BASE_CHILD_H
 
-#include "base/base.h"
+#include "base/buf.h"
 
 #include <stdatomic.h>
 
 struct child {
 	const char *const *argv; /* ends with NULL; argv[0] is looked for in PATH */
 	usec_t patience;
-	const _Atomic bool *cancel; /* kill it when this becomes true; may be NULL */
+	const _Atomic bool *cancel;                          /* kill it when this becomes true; may be NULL */
+	void (*told)(void *ctx, const char *part, size_t n); /* what it prints, as it comes; may be NULL */
+	void *ctx;
 };
 
 /* [worker] Run @c, append what it prints (bounded) and a zero to @text. It dies with us. Returns its exit status, 127
