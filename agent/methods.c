@@ -467,19 +467,26 @@ static int image_list(struct agent *agent, const struct msgpack_object *params, 
 	return 0;
 }
 
-/* Which of these files need not be sent? */
+/* On how many nodes is each of these files? @nodes: how many could have it. */
 static int image_have(struct agent *agent, const struct msgpack_object *params, struct pack *out, struct err *e)
 {
 	const struct msgpack_object *digests = unpack_key(params, "digests");
+	struct store_node nodes[NODES_MAX];
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
 	char digest[DIGEST_BYTES_MAX];
+	uint64_t could = 0;
 
 	(void)e;
+	for (size_t i = 0; i < n; i++)
+		could += strcmp(nodes[i].role, "witness") != 0;
 	pack_map(out);
-	pack_key(out, "have");
+	pack_kv_u64(out, "nodes", could);
+	pack_key(out, "copies");
 	pack_array(out);
 	for (size_t i = 0; i < unpack_count(digests); i++)
-		pack_bool(out, unpack_str(unpack_at(digests, i), digest, sizeof digest) &&
-				       store_holders(agent->store, digest) != 0);
+		pack_u64(out, unpack_str(unpack_at(digests, i), digest, sizeof digest)
+				      ? (uint64_t)__builtin_popcountll(store_holders(agent->store, digest))
+				      : 0);
 	pack_end(out);
 	pack_end(out);
 	return 0;

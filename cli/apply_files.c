@@ -4,8 +4,11 @@
 
 #include "cli/upload.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define COPIES_WANTED 2
 
 const char *apply_files_digest(const struct apply_file *files, const char *path)
 {
@@ -46,29 +49,41 @@ static int send_file(const struct args *args, const struct apply_file *file, str
 	return rc;
 }
 
-static int send_missing(const struct args *args, const struct apply_file *files, size_t n, struct err *e)
+static int send_missing(const struct args *args, struct apply_file *files, size_t n, struct err *e)
 {
-	struct rpc_answer answer = {0};
-	struct buf params = {0};
-	struct pack p;
+	const char **digests = xcalloc(n, sizeof *digests);
+	uint64_t *copies = xcalloc(n, sizeof *copies), nodes;
 	int rc;
 
-	ask_begin(&p, &params);
-	pack_key(&p, "digests");
-	pack_array(&p);
 	for (size_t i = 0; i < n; i++)
-		pack_str(&p, files[i].digest);
-	pack_end(&p);
-	rc = ask_read(args, "image.have", &p, &answer, e);
+		digests[i] = files[i].digest;
+	rc = upload_copies(args, digests, n, copies, &nodes, e);
 	for (size_t i = 0; i < n && rc == 0; i++) {
-		bool have = false;
-
-		(void)unpack_bool(unpack_at(unpack_key(answer.result, "have"), i), &have);
-		if (!have)
+		files[i].sent = copies[i] == 0;
+		if (files[i].sent)
 			rc = send_file(args, &files[i], e);
 	}
-	rpc_free(&answer);
+	free(copies);
+	free(digests);
 	return rc;
+}
+
+void apply_files_wait(const struct args *args, const struct apply_file *files)
+{
+	const char **digests;
+	size_t n = 0, all = 0;
+
+	while (files[all].path[0])
+		all++;
+	digests = xcalloc(all + 1, sizeof *digests);
+	for (size_t i = 0; i < all; i++)
+		if (files[i].sent)
+			digests[n++] = files[i].digest;
+	if (n > 0 && !upload_wait(args, digests, n, COPIES_WANTED))
+		(void)fprintf(stderr,
+			      "kedge: kernels and initrds are on one node only as yet: while it is down, their VMs "
+			      "do not start\n");
+	free(digests);
 }
 
 int apply_files_send(const struct args *args, const struct yaml_document *docs, size_t n, struct apply_file **ret,

@@ -278,6 +278,8 @@ int command_apply(const struct args *args, struct err *e)
 		rc = apply_files_send(args, docs, n, &files, e);
 	if (rc == 0)
 		rc = send_documents(args, docs, n, files, e);
+	if (rc == 0 && !args->dry_run)
+		apply_files_wait(args, files);
 	free(files);
 	free(docs);
 	buf_free(&text);

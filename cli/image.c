@@ -55,14 +55,20 @@ static int check_name(const struct args *args, struct err *e)
 	return rc;
 }
 
-static void print_added(const struct args *args, const struct msgpack_object *result)
+static void print_added(const struct args *args, const struct msgpack_object *result, uint64_t copies)
 {
 	char size[32], format[16], digest[DIGEST_BYTES_MAX];
+	const char *const digests[] = {text_of(result, "digest", digest, sizeof digest)};
+	bool enough = upload_wait(args, digests, 1, copies);
 
+	if (args->json) {
+		print_json(result, 2);
+		return;
+	}
 	size_format(number_of(result, "size"), size, sizeof size);
-	(void)printf("image %s: added, a disk of %s (%s), sha256 %s\n", args->words[0], size,
+	(void)printf("image %s: added, a disk of %s (%s)%s, sha256 %s\n", args->words[0], size,
 		     text_of(result, "format", format, sizeof format),
-		     text_of(result, "digest", digest, sizeof digest));
+		     enough ? "" : ", not copied to others yet (kedge image ls)", digest);
 }
 
 int command_image_add(const struct args *args, struct err *e)
@@ -83,10 +89,8 @@ int command_image_add(const struct args *args, struct err *e)
 	rc = upload_send(args, &u, &answer, e);
 	if (rc < 0)
 		(void)err_wrap(e, rc, "image %s", args->words[0]);
-	else if (args->json)
-		print_json(answer.result, 2);
 	else
-		print_added(args, answer.result);
+		print_added(args, answer.result, u.copies);
 	if (!is_stdin)
 		(void)fclose(u.file);
 	rpc_free(&answer);

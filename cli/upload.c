@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PIECE_MAX_TIME (60 * USEC_PER_SEC)
 #define END_MAX_TIME   (900 * USEC_PER_SEC) /* it is synced, and a large image is checked */
 #define TELL_EVERY     (200 * USEC_PER_MS)
+#define COPIES_MAX     (10 * USEC_PER_SEC)
+#define LOOK_EVERY     (200 * USEC_PER_MS)
 
 struct progress {
 	const char *label;
@@ -159,4 +162,56 @@ int upload_send(const struct args *args, const struct upload *u, struct rpc_answ
 	(void)net_digest_free(sum);
 	(void)net_client_close(client);
 	return rc;
+}
+
+/* ---- copies ---- */
+
+int upload_copies(const struct args *args, const char *const *digests, size_t n, uint64_t *ret, uint64_t *ret_nodes,
+		  struct err *e)
+{
+	struct rpc_answer answer = {0};
+	struct buf params = {0};
+	struct pack p;
+	int rc;
+
+	ask_begin(&p, &params);
+	pack_key(&p, "digests");
+	pack_array(&p);
+	for (size_t i = 0; i < n; i++)
+		pack_str(&p, digests[i]);
+	pack_end(&p);
+	rc = ask_read(args, "image.have", &p, &answer, e);
+	for (size_t i = 0; i < n && rc == 0; i++)
+		if (!unpack_u64(unpack_at(unpack_key(answer.result, "copies"), i), &ret[i]))
+			rc = err_set(e, PROTO_E_INTERNAL, "the agent's answer makes no sense");
+	if (rc == 0)
+		*ret_nodes = number_of(answer.result, "nodes");
+	rpc_free(&answer);
+	return rc;
+}
+
+static bool are_enough(const uint64_t *copies, size_t n, uint64_t wanted)
+{
+	for (size_t i = 0; i < n; i++)
+		if (copies[i] < wanted)
+			return false;
+	return true;
+}
+
+bool upload_wait(const struct args *args, const char *const *digests, size_t n, uint64_t wanted)
+{
+	const struct timespec pause = {.tv_nsec = (long)(LOOK_EVERY * 1000)};
+	usec_t end = clock_boottime() + COPIES_MAX;
+	uint64_t *copies = xcalloc(n, sizeof *copies), nodes = 0;
+	bool enough = false;
+
+	while (!enough) {
+		enough = upload_copies(args, digests, n, copies, &nodes, NULL) == 0 &&
+			 are_enough(copies, n, wanted < nodes ? wanted : nodes);
+		if (enough || clock_boottime() >= end)
+			break;
+		(void)nanosleep(&pause, NULL);
+	}
+	free(copies);
+	return enough;
 }

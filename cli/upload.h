@@ -18,6 +18,14 @@ struct upload {
  * off leaves nothing behind. */
 int upload_send(const struct args *args, const struct upload *u, struct rpc_answer *ret, struct err *e);
 
+/* [worker] On how many nodes is each of these files? @ret_nodes: how many could have it. */
+int upload_copies(const struct args *args, const char *const *digests, size_t n, uint64_t *ret, uint64_t *ret_nodes,
+		  struct err *e) KEDGE_MUST_CHECK;
+
+/* [worker] Wait a while until each file is on @wanted nodes, or on all: what only one node has is lost with it. Returns
+ * whether they are. */
+bool upload_wait(const struct args *args, const char *const *digests, size_t n, uint64_t wanted);
+
 /* [worker] Open @path, a regular file. */
 int upload_open(const char *path, FILE **ret, struct err *e) KEDGE_MUST_CHECK;
 
