@@ -7,13 +7,13 @@ import os
 import random
 import shutil
 import signal
-import signal
 import socket
 import subprocess
 import tempfile
 import threading
 
-import disks
+import disks  # makes guest_log known
+import guest_log
 import harness
 import processes
 
@@ -352,7 +352,7 @@ class Filled(ImageCase):
         self.c.delete(vm)
         self.whole(vm + ".root")
         primary = self.c.node(disks.volume(self.c, self.c.leader(), vm + ".root")["primary"]).number
-        skip = disks.RING * disks.BLOCK
+        skip = guest_log.RING * guest_log.BLOCK
         with open(raw, "rb") as f, open(disks.data(self.c, primary, vm + ".root"), "rb") as g:
             f.seek(skip)
             g.seek(skip)
