@@ -9,11 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
-#define HOLE_BYTES 4096
-#define READ_BYTES (256u << 10)
-#define PART       ".part"
+#define HOLE_BYTES  4096
+#define READ_BYTES  (256u << 10)
+#define PART        ".part"
+#define SPARE_BYTES (256u << 20) /* that stay free: the cluster's log is on that disk too */
 
 struct image_writer {
 	char folder[PATH_BYTES_MAX], part[IMAGE_PATH_MAX];
@@ -82,8 +84,12 @@ static int write_at(struct image_writer *w, const uint8_t *p, size_t n, struct e
 int image_writer_add(struct image_writer *w, const void *p, size_t n, struct err *e)
 {
 	const uint8_t *at = p;
+	struct statvfs st;
 	int rc = 0;
 
+	if (fstatvfs(w->fd, &st) == 0 && (uint64_t)st.f_bavail * st.f_frsize < SPARE_BYTES + n)
+		return err_set(e, -ENOSPC, "write %s: less than %u MiB would be left on the disk", w->part,
+			       SPARE_BYTES >> 20);
 	net_digest_add(w->sum, p, n);
 	while (n > 0 && rc == 0) {
 		size_t part = n < HOLE_BYTES ? n : HOLE_BYTES;

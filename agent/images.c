@@ -254,8 +254,6 @@ static void look_at(struct images *im, const struct store_file *f, uint64_t all)
 	struct image *i = image_find(im, f->digest);
 
 	if (!i) {
-		if (held)
-			tell(im, f->digest, false, false);
 		if (is_filled_here(im, f->digest) || is_my_turn(im, f, all))
 			image_fetch_begin(im, f->digest);
 		return;

@@ -65,6 +65,18 @@ static node_id_t placed(void)
 	return scheduler_plan(&view, moves, 4) == 1 ? moves[0].to : 0;
 }
 
+static void a_vm_waits_until_its_disk_is_filled(void **state KEDGE_UNUSED)
+{
+	char why[REASON_BYTES_MAX];
+
+	disk.filling = true;
+	assert_int_equal(placed(), 0);
+	scheduler_explain(&view, 0, why);
+	assert_non_null(strstr(why, "filled"));
+	disk.filling = false;
+	assert_in_range(placed(), 1, 2);
+}
+
 static void a_vm_goes_where_its_disk_is_in_sync(void **state KEDGE_UNUSED)
 {
 	nodes[2].memory_bytes = 64 * GIB;
@@ -221,6 +233,7 @@ static void no_room_is_no_place(void **state KEDGE_UNUSED)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(a_vm_waits_until_its_disk_is_filled),
 		T(a_vm_goes_where_its_disk_is_in_sync),
 		T(it_waits_for_the_node_that_has_it),
 		T(stopped_without_a_place_it_lets_go_of_its_disks),
