@@ -383,11 +383,16 @@ class Filled(ImageCase):
         self.c.wait_formed()
         self.finish("guest", raw)
 
-    def test_agent_dies(self):
-        """What fills does not outlive its agent; the next one begins anew."""
+    def test_engine_and_agent_die(self):
+        """Without the engine filling fails, and begins anew; what fills does not outlive its agent."""
         raw, (node, filler) = self.slow_apply()
+        self.c.kill(node, "kedge-vol")
+        processes.send(filler.pid, signal.SIGCONT)
+        node, again = self.c.wait_for(lambda: [(n, p) for n, p in self.fillers() if p.pid != filler.pid], 30,
+                                      "it is being filled again", poll=0.01)[0]
+        processes.send(again.pid, signal.SIGSTOP)
         self.c.kill(node)
-        self.c.wait_for(lambda: processes.state(filler.pid) in processes.GONE, 5, "the filler has ended")
+        self.c.wait_for(lambda: processes.state(again.pid) in processes.GONE, 5, "the filler has ended")
         self.c.start(node)
         self.c.wait_formed()
         self.finish("guest", raw)
