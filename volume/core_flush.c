@@ -6,9 +6,60 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- guests that flush after each write ---- */
+
+/* Does one come after each single write? Such a guest waits for little else, so its flush begins when the write is
+ * over, before the guest has asked. */
+bool flush_is_next(const struct volume_core *c)
+{
+	return c->flush_each >= c->config.flush_habit;
+}
+
+void flush_saw_write(struct volume_core *c)
+{
+	if (c->writes == 1)
+		c->flush_each = 0;
+	c->writes = c->writes ? 2 : 1;
+}
+
+void flush_saw_flush(struct volume_core *c)
+{
+	if (c->writes == 1 && c->flush_each < c->config.flush_habit)
+		c->flush_each++;
+	c->writes = 0;
+}
+
+void flush_write_over(struct volume_core *c)
+{
+	if (c->flush_waiting || c->waiting || !flush_is_next(c))
+		return;
+	for (const struct op *op = c->ops; op; op = op->next)
+		if (op->kind == OP_WRITE)
+			return;
+	c->flush_early = true;
+}
+
+/* V11: what runs covers it only if nothing was written since it began. */
+void flush_submit(struct volume_core *c, struct volume_request *r)
+{
+	struct flush *f = &c->flush;
+	bool rides = f->running && (f->fresh || PLANTED(ride_any_flush));
+	struct volume_request **list = rides ? &c->flush_riding : &c->flush_waiting;
+
+	flush_saw_flush(c);
+	if (f->early && !rides)
+		c->flush_each = 0; /* it was in vain: the guest takes its time */
+	f->early = false;
+	r->next = *list;
+	*list = r;
+}
+
+/* ---- one flush ---- */
+
 /* V12: a write or copy in the range makes the extent unflushed, for a flush that runs as well. */
 void flush_touch(struct volume_core *c, uint64_t offset, uint64_t length)
 {
+	c->flush.fresh = false;
 	for (uint64_t e = offset / VOLUME_EXTENT_BYTES; e <= (offset + length - 1) / VOLUME_EXTENT_BYTES; e++) {
 		bit_set(c->unflushed, e);
 		bit_clear(c->flush.fset, e);
@@ -73,6 +124,9 @@ static void begin(struct volume_core *c)
 	f->seq = ++c->next_seq;
 	f->since = c->now;
 	f->settled = !anybody_needs(c);
+	f->fresh = true;
+	f->early = !c->flush_waiting && c->flush_early;
+	c->flush_early = false;
 	c->flush_riding = c->flush_waiting;
 	c->flush_waiting = NULL;
 	c->flush_wanted = false;
@@ -125,7 +179,7 @@ void flush_step(struct volume_core *c)
 {
 	if (c->cold_set && !anybody_needs(c))
 		c->flush_wanted = true;
-	if (!c->flush.running && !c->flush.syncing && (c->flush_waiting || c->flush_wanted))
+	if (!c->flush.running && !c->flush.syncing && (c->flush_waiting || c->flush_wanted || c->flush_early))
 		begin(c);
 	if (!c->flush.running)
 		return;

@@ -84,6 +84,8 @@ void guest_op_free(struct volume_core *c, struct op *op)
 	while (*at != op)
 		at = &(*at)->next;
 	*at = op->next;
+	if (op->kind != OP_READ)
+		c->flush.fresh = false;
 	if (op->buffer)
 		c->fx.buffer_free(c->fx.ctx, op->buffer, op->buffer_bytes);
 	free(op);
@@ -92,9 +94,11 @@ void guest_op_free(struct volume_core *c, struct op *op)
 static void op_over(struct volume_core *c, struct op *op, int rc)
 {
 	struct volume_request *r = op->req;
-	bool orphan = op->orphan;
+	bool orphan = op->orphan, was_write = op->kind == OP_WRITE;
 
 	guest_op_free(c, op);
+	if (was_write)
+		flush_write_over(c);
 	if (orphan) {
 		c->fx.drop(c->fx.ctx, r);
 	} else if (r->fua && rc == 0 && r->kind != VOLUME_READ) { /* V11 */
@@ -142,6 +146,7 @@ static void op_io(struct volume_core *c, struct op *op)
 	op->io = (struct volume_io){.kind = kinds[op->req->kind],
 				    .offset = op->offset,
 				    .length = op->length,
+				    .hurries = flush_is_next(c),
 				    .data = op->req->data,
 				    .done = io_done};
 	core_io(c, &op->io);
@@ -293,9 +298,10 @@ void volume_core_submit(struct volume_core *c, struct volume_request *r)
 		return;
 	}
 	if (r->kind == VOLUME_FLUSH) {
-		r->next = c->flush_waiting;
-		c->flush_waiting = r;
+		flush_submit(c, r);
 	} else {
+		if (r->kind != VOLUME_READ)
+			flush_saw_write(c);
 		*c->waiting_end = r;
 		c->waiting_end = &r->next;
 	}

@@ -98,6 +98,8 @@ struct flush {
 	usec_t since;
 	uint8_t sent, acked;
 	bool settled;   /* begun when nothing was needed any more (V27) */
+	bool fresh;     /* since it began no write or copy has begun or ended: another would cover nothing more */
+	bool early;     /* begun before a guest asked for it */
 	uint64_t *fset; /* V12: a bit per extent */
 	struct volume_io io;
 };
@@ -173,6 +175,8 @@ struct volume_core {
 	uint64_t *remote;    /* extents in which another in-sync member may have set its intent */
 	usec_t *touched;     /* when an extent was written last */
 	struct flush flush;
+	unsigned writes;     /* that came since the last flush did, here as the primary or as a replica; 2: or more */
+	unsigned flush_each; /* so often in a row a flush came after a single write */
 	enum join join;
 	unsigned joiner;          /* slot */
 	uint64_t join_seq;        /* of the FLUSH that it alone gets */
@@ -182,6 +186,7 @@ struct volume_core {
 	usec_t guest_at;          /* when a guest's operation began last */
 	struct scrub scrub;
 	uint64_t *cold_set; /* V27: extents whose blocks are read only after settling and a flush; NULL: none */
+	bool flush_early;   /* a guest's flush will come */
 	bool flush_wanted;  /* by ourselves, for clearing or after COLD */
 	struct volume_change asked;
 	bool asking;
@@ -260,6 +265,11 @@ void flush_step(struct volume_core *c);
 void flush_reballot(struct volume_core *c);
 bool flush_ack(struct volume_core *c, unsigned slot, const struct volume_frame *f);
 void flush_touch(struct volume_core *c, uint64_t offset, uint64_t length);
+bool flush_is_next(const struct volume_core *c);
+void flush_saw_write(struct volume_core *c);
+void flush_saw_flush(struct volume_core *c);
+void flush_write_over(struct volume_core *c);
+void flush_submit(struct volume_core *c, struct volume_request *r);
 void flush_drop_client(struct volume_core *c, uint64_t client, bool all);
 
 /* ---- core_peer.c ---- */

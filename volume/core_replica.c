@@ -191,6 +191,10 @@ static void accept_frame(struct volume_core *c, node_id_t from, const struct vol
 	while (*at)
 		at = &(*at)->next;
 	*at = op;
+	if (f->kind == VOLUME_F_FLUSH)
+		flush_saw_flush(c);
+	else if (changes_data(f) && f->kind != VOLUME_F_COPY)
+		flush_saw_write(c);
 	if (wants_intent(f))
 		disk_want_intents(c, f->offset, f->length);
 }
@@ -327,6 +331,7 @@ static void op_begin(struct volume_core *c, struct replica_op *op)
 	op->in_io = true;
 	op->io = (struct volume_io){.kind = is_hole ? VOLUME_IO_TRIM : kinds[op->f.kind],
 				    .is_copy = op->f.kind == VOLUME_F_COPY,
+				    .hurries = op->f.kind == VOLUME_F_WRITE && flush_is_next(c),
 				    .offset = op->f.offset,
 				    .length = op->f.length,
 				    .data = op->buffer ? op->buffer : op->f.data,

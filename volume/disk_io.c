@@ -56,6 +56,10 @@ struct disk_io {
 	struct request *waiting, **waiting_end; /* for a place in the ring */
 	struct request *done, **done_end;       /* written at once, to be told */
 	usec_t slow_until;
+	struct hurry {
+		int fd; /* -1: nothing */
+		uint64_t offset, length;
+	} hurry; /* written at once, and a SYNC of it comes soon */
 	struct request *turn, **turn_end; /* for the thread, of this turn */
 	pthread_t writer;
 	pthread_mutex_t lock; /* of what follows */
@@ -307,6 +311,26 @@ static void write_buffered(struct request *r)
 	}
 	r->rc = do_all(r);
 	push(r, &d->done_end);
+	if (r->io->hurries && r->rc == 0)
+		d->hurry = (struct hurry){r->fd, r->io->offset, r->io->length};
+	now = clock_boottime();
+	if (now - began > SLOW)
+		d->slow_until = now + SLOW_WHILE;
+}
+
+/* Whoever waits for the write has been told; while they make up their mind to flush it, it can go to the disk. */
+static void send_on_its_way(struct disk_io *d)
+{
+	struct hurry h = d->hurry;
+	usec_t began, now;
+
+	if (h.fd < 0)
+		return;
+	d->hurry.fd = -1;
+	began = clock_boottime();
+	if (began < d->slow_until)
+		return;
+	(void)sync_file_range(h.fd, (off_t)h.offset, (off_t)h.length, SYNC_FILE_RANGE_WRITE);
 	now = clock_boottime();
 	if (now - began > SLOW)
 		d->slow_until = now + SLOW_WHILE;
@@ -441,10 +465,12 @@ static void before_cb(uv_prepare_t *prepare_handle)
 		n += reap(d);
 		told += n;
 	}
-	if (told)
+	if (told) {
 		(void)uv_idle_start(&d->awake, awake_cb);
-	else
+	} else {
+		send_on_its_way(d);
 		(void)uv_idle_stop(&d->awake);
+	}
 }
 
 static void poll_cb(uv_poll_t *poll, int status, int events)
@@ -480,6 +506,7 @@ struct disk_io *disk_io_new(struct uv_loop_s *loop, enum disk_io_mode mode)
 
 	d->loop = loop;
 	d->mode = mode;
+	d->hurry.fd = -1;
 	d->waiting_end = &d->waiting;
 	d->done_end = &d->done;
 	d->turn_end = &d->turn;

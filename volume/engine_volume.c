@@ -10,6 +10,7 @@
 
 #define COPIES_MAX  128 /* 8 MiB on their way */
 #define INTENTS_CAP 256 /* 4 GiB to compare after a crash */
+#define FLUSH_HABIT 8
 #define CLEAR_AFTER (5 * USEC_PER_SEC)
 #define LOCK_WAIT   (3 * USEC_PER_SEC) /* for the last I/O of an engine that was killed (V28) */
 #define OPEN_AGAIN  (USEC_PER_SEC)
@@ -275,6 +276,7 @@ static void core_begin(struct vol *v, struct open_job *o)
 				       .stamps = o->stamps,
 				       .copies_max = COPIES_MAX,
 				       .intents_cap = INTENTS_CAP,
+				       .flush_habit = FLUSH_HABIT,
 				       .clear_after = CLEAR_AFTER,
 				       .copy_rate = v->g->config.resync_rate};
 

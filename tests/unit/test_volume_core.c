@@ -151,6 +151,7 @@ static void open_core(struct fixture *f, node_id_t self)
 				       .stamps = f->stamps,
 				       .copies_max = 4,
 				       .intents_cap = 16,
+				       .flush_habit = 8,
 				       .clear_after = USEC_PER_SEC};
 	struct volume_effects fx = effects;
 

@@ -60,6 +60,7 @@ static const char *const bugs[] = {
 	"early_welcome",
 	"early_lead",
 	"run_through_write",
+	"ride_any_flush",
 };
 
 static void end(struct sim *s)

@@ -394,6 +394,7 @@ void node_start(struct sim *s, unsigned node)
 				       .stamps = n->disk.stamps,
 				       .copies_max = s->copies_max,
 				       .intents_cap = s->intents_cap,
+				       .flush_habit = s->seed % 2 ? 1 : 8,
 				       .clear_after = s->clear_after};
 
 	if (n->up || !n->power)
