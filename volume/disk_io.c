@@ -9,6 +9,8 @@
  */
 #include "volume/disk_io.h"
 
+#include "volume/disk_copy.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
@@ -23,13 +25,11 @@
 #include <unistd.h>
 #include <uv.h>
 
-#ifndef RWF_DONTCACHE
-#define RWF_DONTCACHE 0x80
-#endif
-
 #define ENTRIES    512
 #define PIECE      (64u << 10) /* of a buffered write */
 #define SLOW       USEC_PER_MS /* a write that took so long waited for something */
+#define FEW        64          /* writes of the thread, until the loop is told */
+#define FEW_BYTES  (512u << 10)
 #define SLOW_WHILE (USEC_PER_SEC)
 
 struct request {
@@ -59,12 +59,13 @@ struct disk_io {
 	struct hurry {
 		int fd; /* -1: nothing */
 		uint64_t offset, length;
-	} hurry; /* written at once, and a SYNC of it comes soon */
+	} hurry;                          /* written at once, and a SYNC of it comes soon */
 	struct request *turn, **turn_end; /* for the thread, of this turn */
 	pthread_t writer;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t wake;
 	bool ends;
+	struct disk_copies copies;              /* the writing thread's */
 	struct request *writes, **writes_end;   /* for the writing thread */
 	struct request *written, **written_end; /* by it, to be told */
 
@@ -86,29 +87,16 @@ static ssize_t write_piece(struct request *r, const char *p, size_t n, off_t at)
 	return pwrite(r->fd, p, r->d->mode == DISK_IO_DIRECT || n < room ? n : room, at);
 }
 
-/* A copy is on its way to the disk at once, and its pages are free again then: a resync would throw everything else out
- * of the page cache, stop when the kernel holds it back, and end with a long flush. Kernels before 6.14 and some file
- * systems cannot do that: there it is only sent on its way. */
-static ssize_t write_copy(struct request *r, const char *p, size_t n, off_t at)
-{
-	static _Atomic bool refused;
-	const struct iovec v = {(void *)p, n};
-	ssize_t done = -1;
-
-	if (!refused)
-		done = pwritev2(r->fd, &v, 1, at, RWF_DONTCACHE);
-	if (!refused && (done >= 0 || errno != EOPNOTSUPP))
-		return done;
-	refused = true;
-	done = write_piece(r, p, n, at);
-	if (done > 0 && r->d->mode != DISK_IO_DIRECT)
-		(void)sync_file_range(r->fd, at, done, SYNC_FILE_RANGE_WRITE);
-	return done;
-}
-
 static ssize_t write_some(struct request *r, const char *p, size_t n, off_t at)
 {
-	return r->io->is_copy ? write_copy(r, p, n, at) : write_piece(r, p, n, at);
+	ssize_t done = r->io->is_copy ? disk_copy_write(&r->d->copies, r->fd, p, n, at) : -1;
+
+	if (done >= 0 || (r->io->is_copy && errno != EOPNOTSUPP))
+		return done;
+	done = write_piece(r, p, n, at);
+	if (done > 0 && r->io->is_copy && r->d->mode != DISK_IO_DIRECT)
+		(void)sync_file_range(r->fd, at, done, SYNC_FILE_RANGE_WRITE);
+	return done;
 }
 
 static int do_all(struct request *r)
@@ -260,11 +248,31 @@ static struct request *take(struct request **first, struct request ***end)
 	return all;
 }
 
-/* A turn's writes one after the other; the loop is woken once for all of them. */
+/* Some of a turn's writes, then the loop is told: who sent them can go on. Returns the rest. */
+static struct request *write_few(struct disk_io *d, struct request *batch)
+{
+	static const uint64_t one = 1;
+	struct request *r = batch, **end = &r;
+	uint64_t bytes = 0;
+
+	for (unsigned n = 0; *end && n < FEW && bytes < FEW_BYTES; end = &(*end)->next, n++) {
+		(*end)->rc = do_all(*end);
+		bytes += (*end)->io->length;
+	}
+	batch = *end;
+	*end = NULL;
+	CHECK(pthread_mutex_lock(&d->lock) == 0);
+	*d->written_end = r;
+	d->written_end = end;
+	(void)!write(d->event, &one, sizeof one);
+	CHECK(pthread_mutex_unlock(&d->lock) == 0);
+	return batch;
+}
+
+/* A turn's writes one after the other. */
 static void *writer_main(void *ctx)
 {
 	struct disk_io *d = ctx;
-	static const uint64_t one = 1;
 	struct request *batch;
 
 	CHECK(pthread_mutex_lock(&d->lock) == 0);
@@ -275,13 +283,9 @@ static void *writer_main(void *ctx)
 			break;
 		batch = take(&d->writes, &d->writes_end);
 		CHECK(pthread_mutex_unlock(&d->lock) == 0);
-		for (struct request *r = batch; r; r = r->next)
-			r->rc = do_all(r);
+		while (batch)
+			batch = write_few(d, batch);
 		CHECK(pthread_mutex_lock(&d->lock) == 0);
-		*d->written_end = batch;
-		while (*d->written_end)
-			d->written_end = &(*d->written_end)->next;
-		(void)!write(d->event, &one, sizeof one);
 	}
 	CHECK(pthread_mutex_unlock(&d->lock) == 0);
 	return NULL;

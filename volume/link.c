@@ -18,7 +18,8 @@
 #include <uv.h>
 
 #define READ_BYTES     (256u << 10)
-#define TURN_READS     8            /* then others have their turn */
+#define TURN_READS     2            /* then others have their turn */
+#define SEND_BYTES     (512u << 10) /* so much goes before the turn ends: the peer has work meanwhile */
 #define QUEUE_BYTES    (256u << 20) /* what guests may have in flight, and copies */
 #define UNACKED_MAX_MS 1000         /* a dead peer is noticed by TCP within this */
 
@@ -81,25 +82,6 @@ void link_end(struct link *l, const char *why, bool quiet)
 
 /* ---- sending ---- */
 
-void link_send(struct link *l, const struct wire_frame *w)
-{
-	struct iovec v[2];
-	int rc;
-
-	if (l->ended)
-		return;
-	l->head.len = 0;
-	wire_encode(w, &l->head);
-	v[0] = (struct iovec){l->head.data, l->head.len};
-	v[1] = (struct iovec){w->f.data, wire_has_data(&w->f) ? w->f.length : 0};
-	l->sent += v[0].iov_len + v[1].iov_len;
-	rc = record_seal(l->record, v, v[1].iov_len ? 2 : 1, &l->out);
-	if (rc < 0)
-		link_end(l, rc == -EOVERFLOW ? "its keys have served their time" : "sealing failed", false);
-	else if (l->out.len > QUEUE_BYTES)
-		link_end(l, "the peer does not read", false);
-}
-
 static void flush(struct link *l)
 {
 	size_t done = 0;
@@ -122,6 +104,27 @@ static void flush(struct link *l)
 		l->waits = l->out.len > 0;
 		watch(l);
 	}
+}
+
+void link_send(struct link *l, const struct wire_frame *w)
+{
+	struct iovec v[2];
+	int rc;
+
+	if (l->ended)
+		return;
+	l->head.len = 0;
+	wire_encode(w, &l->head);
+	v[0] = (struct iovec){l->head.data, l->head.len};
+	v[1] = (struct iovec){w->f.data, wire_has_data(&w->f) ? w->f.length : 0};
+	l->sent += v[0].iov_len + v[1].iov_len;
+	rc = record_seal(l->record, v, v[1].iov_len ? 2 : 1, &l->out);
+	if (rc < 0)
+		link_end(l, rc == -EOVERFLOW ? "its keys have served their time" : "sealing failed", false);
+	else if (l->out.len > QUEUE_BYTES)
+		link_end(l, "the peer does not read", false);
+	else if (l->out.len >= SEND_BYTES && !l->waits)
+		flush(l);
 }
 
 /* ---- receiving ---- */
