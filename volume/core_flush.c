@@ -179,13 +179,16 @@ void flush_step(struct volume_core *c)
 {
 	if (c->cold_set && !anybody_needs(c))
 		c->flush_wanted = true;
-	if (!c->flush.running && !c->flush.syncing && (c->flush_waiting || c->flush_wanted || c->flush_early))
-		begin(c);
-	if (!c->flush.running)
-		return;
-	send_it(c);
-	if (c->flush.local && (core_required(c) & ~c->flush.acked) == 0)
+	if (c->flush.running)
+		send_it(c);
+	if (c->flush.running && c->flush.local && (core_required(c) & ~c->flush.acked) == 0)
 		end(c);
+	if (c->flush.running || c->flush.syncing)
+		return;
+	if (c->flush_waiting || c->flush_wanted || c->flush_early) { /* also what came while the last one ran */
+		begin(c);
+		send_it(c);
+	}
 }
 
 /* V5 */

@@ -318,6 +318,51 @@ static void a_failed_flush_ends_the_replica(void **state)
 	assert_int_equal(f->n_dropped, 1);
 }
 
+static void a_flush_that_is_expected_has_begun(void **state)
+{
+	struct fixture *f = *state;
+	char data[VOLUME_SECTOR_BYTES];
+	struct volume_request w = {.kind = VOLUME_WRITE, .length = sizeof data, .data = data, .client = 1, .epoch = 1};
+	struct volume_request late = w, flush = {.kind = VOLUME_FLUSH, .client = 1, .epoch = 1};
+	size_t before;
+
+	late.offset = VOLUME_BLOCK_BYTES;
+	open_core(f, 1);
+	row(f, 1);
+	settle(f);
+	for (int i = 0; i < 8; i++) {
+		volume_core_submit(f->c, &w);
+		settle(f);
+		volume_core_submit(f->c, &flush);
+		settle(f);
+	}
+	for (int i = 0; i < 2; i++) {
+		before = f->n_replies;
+		volume_core_submit(f->c, &w);
+		assert_int_equal(f->n_ios, 1);
+		assert_true(f->ios[0]->hurries);
+		volume_core_io_done(f->c, f->ios[--f->n_ios], 0);
+		assert_int_equal(f->n_ios, 1); /* nobody has asked yet */
+		assert_int_equal(f->ios[0]->kind, VOLUME_IO_SYNC);
+		if (i == 1) { /* what runs does not cover another write */
+			volume_core_submit(f->c, &late);
+			volume_core_io_done(f->c, f->ios[--f->n_ios], 0);
+			assert_int_equal(f->n_replies, before + 2);
+		}
+		volume_core_submit(f->c, &flush);
+		assert_int_equal(f->n_ios, 1);
+		volume_core_io_done(f->c, f->ios[--f->n_ios], 0);
+		if (i == 1) {
+			assert_int_equal(f->n_replies, before + 2);
+			volume_core_io_done(f->c, f->ios[--f->n_ios], 0);
+			assert_int_equal(f->n_replies, before + 3);
+		} else {
+			assert_int_equal(f->n_replies, before + 2);
+			assert_int_equal(f->n_ios, 0);
+		}
+	}
+}
+
 static void a_vm_placed_later_is_not_served(void **state)
 {
 	struct fixture *f = *state;
@@ -395,6 +440,7 @@ int main(void)
 		TEST(a_scrub_of_the_only_copy_finds_what_cannot_be_read),
 		TEST(a_block_that_cannot_be_read_only_differs),
 		TEST(a_failed_flush_ends_the_replica),
+		TEST(a_flush_that_is_expected_has_begun),
 		TEST(a_vm_placed_later_is_not_served),
 		TEST(frames_of_a_liar_do_no_harm),
 	};
