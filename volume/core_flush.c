@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Flushing at the primary (V11, V12): all members at once, one at a time, and whoever comes meanwhile shares the next.
- */
+ * Flushing at the primary (V11, V12): all members at once, one at a time. Whoever comes meanwhile shares the next, or
+ * the one that runs if nothing was written since it began. */
 #include "volume/core_internal.h"
 
 #include <stdlib.h>

@@ -38,7 +38,7 @@ ssize_t disk_copy_write(struct disk_copies *d, int fd, const void *p, size_t n, 
 	done = refused ? -1 : pwritev2(fd, &v, 1, at, RWF_DONTCACHE);
 	if (done < 0 && errno == EOPNOTSUPP)
 		refused = true;
-	if (done <= 0)
+	if (done <= 0 || !d)
 		return done;
 	if (d->used == DISK_COPIES_KEPT)
 		drop_first(d);

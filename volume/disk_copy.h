@@ -20,7 +20,7 @@ struct disk_copies {
 	uint64_t bytes; /* of them */
 };
 
-/* As pwrite(); -EOPNOTSUPP in errno: the kernel or the file system cannot. */
+/* As pwrite(); EOPNOTSUPP in errno: the kernel or the file system cannot. @d NULL: nothing is dropped. */
 ssize_t disk_copy_write(struct disk_copies *d, int fd, const void *p, size_t n, off_t at);
 
 #endif

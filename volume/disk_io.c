@@ -65,7 +65,7 @@ struct disk_io {
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t wake;
 	bool ends;
-	struct disk_copies copies;              /* the writing thread's */
+	struct disk_copies copies;              /* the writing thread's alone */
 	struct request *writes, **writes_end;   /* for the writing thread */
 	struct request *written, **written_end; /* by it, to be told */
 
@@ -89,7 +89,7 @@ static ssize_t write_piece(struct request *r, const char *p, size_t n, off_t at)
 
 static ssize_t write_some(struct request *r, const char *p, size_t n, off_t at)
 {
-	ssize_t done = r->io->is_copy ? disk_copy_write(&r->d->copies, r->fd, p, n, at) : -1;
+	ssize_t done = r->io->is_copy ? disk_copy_write(r->d->uring ? &r->d->copies : NULL, r->fd, p, n, at) : -1;
 
 	if (done >= 0 || (r->io->is_copy && errno != EOPNOTSUPP))
 		return done;
