@@ -257,12 +257,13 @@ static int read_disk(const struct msgpack_object *disk, const char *where, const
 	return wrong ? refuse(e, where, ret->name, wrong) : 0;
 }
 
-static void attach(const char *volume, const char *vm, size_t number, struct change *c)
+static void attach(const char *volume, const char *from, const char *vm, size_t number, struct change *c)
 {
 	struct command_disk body = {.disk = (uint32_t)number};
 
 	(void)snprintf(body.volume, sizeof body.volume, "%s", volume);
 	(void)snprintf(body.vm, sizeof body.vm, "%s", vm);
+	(void)snprintf(body.from, sizeof body.from, "%s", from);
 	add_body(c, &command_disk_type, &body);
 }
 
@@ -275,14 +276,14 @@ static int apply_disk(struct agent *agent, const struct wanted *w, const char *w
 	if (!store_volume(agent->store, w->name, &old)) {
 		rc = create(agent, w, where, beside, places, c, e);
 		if (rc == 0)
-			attach(w->name, vm, number, c);
+			attach(w->name, "", vm, number, c);
 		return rc;
 	}
 	if (old.vm[0] && strcmp(old.vm, vm) != 0)
 		return refuse(e, where, w->name, "it is exported, or another VM's disk");
 	rc = change(w, where, &old, c, e);
 	if (rc == 0 && (strcmp(old.vm, vm) != 0 || old.disk != number))
-		attach(w->name, vm, number, c);
+		attach(w->name, old.vm, vm, number, c);
 	return rc;
 }
 
@@ -298,7 +299,7 @@ static void detach_rest(struct agent *agent, const char *vm, const struct wanted
 		for (size_t k = 0; k < n && !named; k++)
 			named = strcmp(w[k].name, v[i].name) == 0;
 		if (!named)
-			attach(v[i].name, "", 0, c);
+			attach(v[i].name, vm, "", 0, c);
 	}
 }
 

@@ -144,16 +144,24 @@ static bool is_mine(struct images *im, const struct store_volume *v)
 	return v->filling && !v->deleting && v->primary == im->agent->config.id;
 }
 
+/* The one behind the last, in the order of the list. */
 static void look_for_work(struct images *im)
 {
-	size_t n;
+	size_t n, start = 0;
 	const struct store_volume *v = node_volumes(im->agent->node, &n);
 
 	for (size_t i = 0; i < n; i++)
-		if (is_mine(im, &v[i]) && image_find(im, v[i].digest) && volumes_serve_one(im->agent->volumes, &v[i])) {
-			begin(im, &v[i]);
-			return;
-		}
+		if (strcmp(v[i].id, im->filled_last) == 0)
+			start = i + 1;
+	for (size_t k = 0; k < n; k++) {
+		const struct store_volume *next = &v[(start + k) % n];
+
+		if (!is_mine(im, next) || !image_find(im, next->digest) || !volumes_serve_one(im->agent->volumes, next))
+			continue;
+		memcpy(im->filled_last, next->id, sizeof im->filled_last);
+		begin(im, next);
+		return;
+	}
 }
 
 static void told_cb(void *ctx, const uint8_t *response, size_t n)

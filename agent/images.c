@@ -122,7 +122,7 @@ static void verify_done(struct image_job *j)
 		i->verifying = false;
 		i->right = v->rc == 0;
 		i->checked = v->rc == 0 ? clock_boottime() : 0;
-		if (v->rc < 0) {
+		if (v->rc == -EBADMSG || v->rc == -EIO || v->rc == -ENOENT) {
 			log_error("the file %.16s... in %s is damaged (%s): removed, and fetched from another node "
 				  "where it is wanted",
 				  v->digest, j->im->folder, strerror(-v->rc));
@@ -162,6 +162,7 @@ struct told {
 	struct images *im;
 	char digest[DIGEST_BYTES_MAX];
 	bool unused;
+	usec_t used; /* when it was told */
 };
 
 /* It goes only once everybody knows that it is not here: nobody asks for it then, and it was not in use. */
@@ -173,7 +174,8 @@ static void told_cb(void *ctx, const uint8_t *response, size_t n)
 
 	if (i) {
 		i->asking = false;
-		if (unpack_open(&u, response, n) == 0 && t->unused && unpack_is_nil(unpack_at(u.root, 2))) {
+		if (unpack_open(&u, response, n) == 0 && t->unused && t->used == i->used &&
+		    unpack_is_nil(unpack_at(u.root, 2))) {
 			log_info("the file %.16s... is not used any more: removed", t->digest);
 			drop(t->im, i);
 		}
@@ -190,6 +192,7 @@ static void tell(struct images *im, const char *digest, bool held, bool unused)
 
 	t->im = im;
 	t->unused = unused;
+	t->used = image_find(im, digest) ? image_find(im, digest)->used : 0;
 	memcpy(t->digest, digest, sizeof t->digest);
 	image_params(im, &p, &params);
 	pack_kv_str(&p, "digest", digest);

@@ -44,9 +44,10 @@ struct images {
 	size_t n_troubles;
 	struct image_upload *uploads;
 	size_t n_uploads;
-	struct image_fetch *fetch; /* one at a time */
-	struct image_fill *fill;   /* likewise */
-	size_t serving;            /* pieces that are being read for others */
+	struct image_fetch *fetch;        /* one at a time */
+	struct image_fill *fill;          /* likewise */
+	char filled_last[VOLUME_NAME_ID]; /* so that one that cannot be filled does not keep others from it */
+	size_t serving;                   /* pieces that are being read for others */
 	usec_t next_look;
 	uint64_t session, num; /* of this node's own requests */
 	_Atomic bool closing;

@@ -21,6 +21,7 @@
 #define VOTERS               3
 #define EXIT_FATAL           70
 #define RESERVED_DESCRIPTORS 20
+#define WORKERS              "32" /* twice as many as there can be uploads */
 
 static usec_t now_cb(void *ctx)
 {
@@ -536,6 +537,8 @@ static int run(const char *path, bool only_check)
 		return 0;
 	}
 	log_setup(agent.config.level, getenv("JOURNAL_STREAM") != NULL);
+	(void)setenv("UV_THREADPOOL_SIZE", WORKERS,
+		     0); /* before the first: long work must not keep short work waiting */
 	(void)signal(SIGPIPE, SIG_IGN);
 	reserve_low_descriptors();
 	CHECK(uv_loop_init(&agent.loop) == 0);

@@ -230,6 +230,14 @@ enum node_read_state node_read_poll(struct node *n, const struct node_read *read
 	return NODE_READ_READY;
 }
 
+bool node_knows(const struct node *n)
+{
+	struct consensus_view raft;
+
+	consensus_view(n->config.consensus, &raft);
+	return lease_node_knows(&n->lease, raft.applied);
+}
+
 size_t node_instances(const struct node *n)
 {
 	size_t count = 0;

@@ -127,6 +127,8 @@ void node_vm_status(struct node *n, const struct store_vm *vm, char ret_state[16
 
 /* Of this node itself. */
 bool node_lease_valid(const struct node *n);
+/* L6: is the applied state no older than the last grant that this process got? */
+bool node_knows(const struct node *n);
 bool node_guard_lives(const struct node *n);
 size_t node_instances(const struct node *n);
 

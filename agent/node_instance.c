@@ -181,8 +181,9 @@ void node_adopt_exports(struct node *n)
 
 		if (atomic_load(&s->gen) == 0)
 			continue;
-		(void)snprintf(name, sizeof name, STORE_EXPORT "%.50s", s->volume);
-		add(n, name, atomic_load(&s->gen), INSTANCE_EXPORTED)->slot = i;
+		(void)snprintf(name, sizeof name, STORE_EXPORT "%.56s", s->volume);
+		if (!node_instance(n, name))
+			add(n, name, atomic_load(&s->gen), INSTANCE_EXPORTED)->slot = i;
 	}
 }
 

@@ -254,12 +254,12 @@ void node_takeovers_alone(struct node *n, const struct store_vm *row, node_id_t 
 	}
 }
 
-/* Nobody uses it: its VM has no owner, or it has none. */
+/* Nobody uses it: its VM has no owner, or it has none, or it is being filled, when no guest can have it. */
 static bool is_unused(const struct node *n, const struct store_volume *v)
 {
 	const struct store_vm *row = v->vm[0] ? node_find_vm(n, v->vm) : NULL;
 
-	return !v->deleting && (!row || (row->owner == 0 && !n->leader_vms[row - n->vms].busy));
+	return !v->deleting && (v->filling || !row || (row->owner == 0 && !n->leader_vms[row - n->vms].busy));
 }
 
 /* Its lease is over (L8), or it said itself that it lost what it had. */

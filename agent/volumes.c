@@ -38,7 +38,7 @@ struct volumes {
 	size_t n_locals;
 	uint64_t changes; /* of the store, when it was read last */
 	bool behind;      /* something could not be told: the socket is full */
-	usec_t next_tell;
+	usec_t next_tell, again_at;
 	uint64_t session, num; /* of this node's own requests */
 };
 
@@ -69,6 +69,7 @@ struct asked {
 	struct volumes *v;
 	char id[VOLUME_NAME_ID];
 	uint64_t seq; /* of the engine's proposal; 0: none */
+	bool erased;
 };
 
 /* [1, msgid, error, result] */
@@ -99,8 +100,11 @@ static void answered(void *ctx, const uint8_t *response, size_t n)
 
 	if (a->seq && a->v->link)
 		engine_link_proposed(a->v->link, a->seq, outcome_of(response, n));
-	else if (l && !a->seq)
+	if (l && a->erased) {
 		l->erasing = false;
+		l->is_told = false; /* where it was not taken, the engine says it once more */
+		a->v->again_at = clock_boottime() + AGAIN_AFTER;
+	}
 	free(a);
 }
 
@@ -113,7 +117,7 @@ static void begin(struct volumes *v, struct pack *p, struct buf *params, const c
 	pack_kv_str(p, "id", id);
 }
 
-static void submit(struct volumes *v, const char *method, struct pack *p, const char *id, uint64_t seq)
+static struct asked *submit(struct volumes *v, const char *method, struct pack *p, const char *id, uint64_t seq)
 {
 	struct asked *a = xcalloc(1, sizeof *a);
 
@@ -122,6 +126,7 @@ static void submit(struct volumes *v, const char *method, struct pack *p, const 
 	memcpy(a->id, id, sizeof a->id);
 	ctl_submit(v->agent->ctl, method, p->out, answered, a);
 	buf_free(p->out);
+	return a;
 }
 
 /* REPORT: again only when something changed, or it was not taken for a while. */
@@ -178,7 +183,7 @@ static void dropped_cb(void *ctx, const struct engine_drop *m)
 	l->erasing = true;
 	begin(v, &p, &params, m->id);
 	pack_kv_u64(&p, "node", v->agent->config.id);
-	submit(v, "volume.erased", &p, m->id, 0);
+	submit(v, "volume.erased", &p, m->id, 0)->erased = true;
 }
 
 static void status_cb(void *ctx, const struct engine_status *m)
@@ -293,7 +298,10 @@ static void tell(struct volumes *v, const struct store_volume *row, const struct
 	l->wanted = true;
 	if (l->is_told && l->version == row->version && l->serve == serve && l->gen == gen)
 		return;
-	l->is_told = mine->leaving ? engine_link_drop(v->link, row->id) : tell_row(v, row, serve, gen);
+	/* Files are erased only by a state that is surely not an old one (as L6 has it for starts). */
+	l->is_told = !mine->leaving               ? tell_row(v, row, serve, gen)
+		     : node_knows(v->agent->node) ? engine_link_drop(v->link, row->id)
+						  : false;
 	l->version = row->version;
 	l->serve = serve;
 	l->gen = gen;
@@ -370,6 +378,10 @@ void volumes_step(struct volumes *v)
 	uint64_t changes = store_changes(v->agent->store);
 
 	engine_link_step(v->link);
+	if (v->again_at && clock_boottime() >= v->again_at) {
+		v->again_at = 0;
+		v->behind = true;
+	}
 	if (engine_link_is_connected(v->link) && (v->behind || v->changes != changes)) {
 		v->changes = changes;
 		tell_all(v);

@@ -449,6 +449,11 @@ void store_apply_volume_delete(struct store *s, const struct command_volume_dele
 	store_event_add(s, "volume", c->name, "delete asked for by %s", s->actor);
 }
 
+static bool is_export(const char *vm)
+{
+	return strncmp(vm, STORE_EXPORT, strlen(STORE_EXPORT)) == 0;
+}
+
 void store_apply_disk(struct store *s, const struct command_disk *c, struct store_result *r)
 {
 	struct store_volume v;
@@ -462,8 +467,8 @@ void store_apply_disk(struct store *s, const struct command_disk *c, struct stor
 		store_refuse(r, PROTO_E_NOT_FOUND, "there is no VM '%s'", c->vm);
 		return;
 	}
-	if (c->vm[0] && v.vm[0] && strcmp(v.vm, c->vm) != 0) {
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' belongs to '%s'", c->volume, v.vm);
+	if (strcmp(v.vm, c->vm) != 0 && (strcmp(v.vm, c->from) != 0 || is_export(v.vm))) {
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' belongs to '%s' by now", c->volume, v.vm);
 		return;
 	}
 	if (!is_free(s, &v, r))
@@ -501,10 +506,14 @@ static void end_export(struct store *s, const char *name, struct store_result *r
 	store_apply_vm_delete(s, &c, r);
 }
 
-static void begin_export(struct store *s, struct store_volume *v, const char *name, uint32_t node)
+static void begin_export(struct store *s, struct store_volume *v, const char *name, uint32_t node,
+			 struct store_result *r)
 {
-	CHECK(sql_run(&s->q, "INSERT INTO vms VALUES('default',?,0,0,1,'','','',0,?,'','',?,1,?)", "ssuu", name, name,
-		      s->wall, (uint64_t)node) == 0);
+	if (sql_run(&s->q, "INSERT INTO vms VALUES('default',?,0,0,1,'','','',0,?,'','',?,1,?)", "ssuu", name, name,
+		    s->wall, (uint64_t)node) < 0) {
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is exported already", v->name);
+		return;
+	}
 	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'',0,1)", "suu", name,
 		      store_next_gen(s), s->wall) == 0);
 	(void)snprintf(v->vm, sizeof v->vm, "%s", name);
@@ -562,7 +571,8 @@ void store_apply_export(struct store *s, const struct command_export *c, struct 
 	else if (exported)
 		move_export(s, name, c->node);
 	else
-		begin_export(s, &v, name, c->node);
-	store_event_add(s, "volume", c->volume, "%s%s by %s", c->node ? "export on " : "end of the export",
-			c->node ? node_name(s, c->node, &room) : "", s->actor);
+		begin_export(s, &v, name, c->node, r);
+	if (r->code == 0)
+		store_event_add(s, "volume", c->volume, "%s%s by %s", c->node ? "export on " : "end of the export",
+				c->node ? node_name(s, c->node, &room) : "", s->actor);
 }

@@ -114,7 +114,7 @@ TYPE(command_volume_delete, COMMAND_VOLUME_DELETE);
 #undef T
 
 #define T struct command_disk
-static const struct message_field command_disk_fields[] = {F(STR, volume), F(STR, vm), F(U32, disk)};
+static const struct message_field command_disk_fields[] = {F(STR, volume), F(STR, vm), F(U32, disk), F(STR, from)};
 TYPE(command_disk, COMMAND_DISK);
 #undef T
 

@@ -199,6 +199,7 @@ struct command_disk {
 	char volume[NAME_BYTES_MAX];
 	char vm[NAME_BYTES_MAX];
 	uint32_t disk;
+	char from[NAME_BYTES_MAX]; /* whose it is, as whoever asks saw it */
 };
 
 /* Serve @volume without a VM on @node; 0: not any more. It is a placement like a VM's (L23). */

@@ -359,7 +359,7 @@ static void a_vm_moves_with_its_disks_only(void **state)
 static void a_disk_in_use_stays(void **state)
 {
 	struct fixture *f = *state;
-	struct command_disk d = {.volume = "disk", .vm = ""};
+	struct command_disk d = {.volume = "disk", .vm = "", .from = "vm"};
 	struct command_volume_delete del = {.name = "disk"};
 	struct command_vm_delete gone = {.name = "vm"};
 	struct command_move stop = {.vm = "vm"};
@@ -379,6 +379,7 @@ static void an_export_is_a_placement(void **state)
 {
 	struct fixture *f = *state;
 	struct command_export c = {.volume = "disk", .node = 3};
+	struct command_disk late = {.volume = "disk", .from = STORE_EXPORT "disk"};
 	struct command_move m = {.vm = STORE_EXPORT "disk"};
 	struct store_vm vm;
 
@@ -387,6 +388,9 @@ static void an_export_is_a_placement(void **state)
 	assert_int_equal(apply(f, &command_export_type, &c), 0);
 	assert_true(store_vm(f->s, STORE_EXPORT "disk", &vm) && vm.is_export && vm.node == 1 && vm.owner == 0);
 	assert_string_equal(row(f).vm, STORE_EXPORT "disk");
+	assert_int_equal(apply(f, &command_disk_type, &late), PROTO_E_CONFLICT); /* decided before it was exported */
+	(void)snprintf(late.from, sizeof late.from, "vm");
+	assert_int_equal(apply(f, &command_disk_type, &late), PROTO_E_CONFLICT);
 	m.to = 1;
 	m.gen = vm.gen;
 	assert_int_equal(apply(f, &command_move_type, &m), 0);
