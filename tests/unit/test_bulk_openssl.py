@@ -288,8 +288,12 @@ def listens(port):
 class OpenSslLibrary(unittest.TestCase):
     def run_server(self, ctx, do, code, change=None, **kwargs):
         """Our end is the client. Returns what it said, and what the other end raised."""
-        ports = []
-        thread, failed = tls_server(ports, ctx, do)
+        def with_ours(s):
+            wait_for(lambda: self.ours, 30, "our end, and not the one of before")
+            return do(s)
+
+        ports, self.ours = [], None
+        thread, failed = tls_server(ports, ctx, with_ours)
         port = Between(ports[0], change).port if change else ports[0]
         with pipe("client", port, **kwargs) as ours:
             self.ours = ours
