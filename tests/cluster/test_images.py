@@ -332,11 +332,11 @@ class Filled(ImageCase):
         """qemu-img processes that fill a volume, with the node of each."""
         return [(n.number, p) for n in self.c.nodes for p in processes.below(n.dir) if "convert" in p.argv]
 
-    def slow_apply(self, vm="guest", image="big", size=96 * MIB):
+    def slow_apply(self, vm="guest", image="big", size=96 * MIB, before="", disk="root"):
         """A VM whose disk takes a while to fill; returns the raw image, and who fills it."""
         raw = self.add(image, size, seed=5)
         self.c.wait_for(lambda: len(self.images()[image]["nodes"]) == 2, 30, "two nodes hold it")
-        yaml = self.c.vm_yaml(vm, extra="disks: [{name: root, size: %d, image: %s}]\n" % (size, image))
+        yaml = self.c.vm_yaml(vm, extra="disks: [%s{name: %s, size: %d, image: %s}]\n" % (before, disk, size, image))
         applying = threading.Thread(target=self.c.apply, args=(self.c.leader(), yaml)) # it waits for copies, filling does not
         applying.start()
         found = self.c.wait_for(self.fillers, 30, "it is being filled", poll=0.01)[0]
@@ -382,6 +382,22 @@ class Filled(ImageCase):
         self.c.start(node)
         self.c.wait_formed()
         self.finish("guest", raw)
+
+    def test_a_disk_is_added_and_its_node_dies(self):
+        """It is filled elsewhere, so that the guest can run there: nobody waits for the dead node."""
+        root = "{name: root, size: 16MiB}"
+        self.c.apply(self.c.leader(), self.c.vm_yaml("grown", extra="disks: [%s]\n" % root))
+        self.c.wait_for(lambda: self.c.runs_on("grown"), 60, "it runs")
+        self.whole("grown.root")
+        _, (node, filler) = self.slow_apply("grown", "more", before=root + ", ", disk="data")
+        leader = self.c.leader()
+        self.c.wait_for(lambda: len(disks.in_sync(self.c, leader, "grown.data")) == 2, 30, "both replicas are in sync")
+        owner = self.c.wait_for(lambda: self.c.runs_on("grown"), 60, "it runs")
+        self.assertEqual(owner, node, "the disks of a VM are led together")
+        self.c.kill_node(node)
+        to = self.c.wait_for(lambda: self.c.runs_on("grown", but=(node,)), 60, "it runs elsewhere, with both")
+        self.assertFalse(disks.volume(self.c, to, "grown.data")["filling"])
+        del filler
 
     def test_engine_and_agent_die(self):
         """Without the engine filling fails, and begins anew; what fills does not outlive its agent."""
