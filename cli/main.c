@@ -84,7 +84,7 @@ static void print_help(void)
 {
 	(void)printf("kedge %s: virtual machines that survive their node\n\n", KEDGE_VERSION);
 	for (size_t i = 0; i < n_commands; i++)
-		(void)printf("  kedge %-11s %s\n", commands[i].words, commands[i].summary);
+		(void)printf("  kedge %-15s %s\n", commands[i].words, commands[i].summary);
 	(void)printf("\nOptions of every command:\n"
 		     "  --json            the answer as JSON (docs/WIRE.md)\n"
 		     "  --dir DIR         ask the agent of this node; default: the environment's KEDGE_DIR\n"
