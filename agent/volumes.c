@@ -463,7 +463,8 @@ void volumes_accept(struct volumes *v, int fd, const uint8_t *first, size_t n)
 
 int volumes_open(struct agent *agent, int memfd, struct volumes **ret, struct err *e)
 {
-	const struct engine_link_callbacks cb = {.ctx = NULL,
+	struct volumes *v = xcalloc(1, sizeof *v);
+	const struct engine_link_callbacks cb = {.ctx = v,
 						 .connected = connected_cb,
 						 .opened = opened_cb,
 						 .propose = propose_cb,
@@ -479,14 +480,11 @@ int volumes_open(struct agent *agent, int memfd, struct volumes **ret, struct er
 						  .cert = agent->config.cert,
 						  .key = agent->config.key,
 						  .memfd = memfd};
-	struct engine_link_callbacks mine = cb;
-	struct volumes *v = xcalloc(1, sizeof *v);
 	int rc;
 
 	v->agent = agent;
 	v->session = random_u64();
-	mine.ctx = v;
-	rc = engine_link_open(&config, &mine, &v->link, e);
+	rc = engine_link_open(&config, &cb, &v->link, e);
 	if (rc < 0) {
 		free(v);
 		return rc;

@@ -398,9 +398,11 @@ class Exports(DiskCase):
             self.c.wait_for(lambda i=i: self.nbd(i, "scratch", "--size"), 30, "it is served on %s" % name)
             for other in [n.number for n in self.c.nodes if n.number != i]:
                 self.assertFalse(self.nbd(other, "scratch", "--size"), "and nowhere else")
+        refused = self.c.command(leader, "delete", "volume", "scratch", check=False)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("unexport it first", refused.stderr)
         self.c.command(leader, "volume", "unexport", "scratch")
         self.c.wait_for(lambda: not self.nbd(i, "scratch", "--size"), 10, "it is not served any more")
-        self.assertIn("exported", self.c.command(leader, "delete", "volume", "scratch", check=False).stderr or "exported")
         self.c.wait_for(lambda: self.c.command(leader, "delete", "volume", "scratch", check=False).returncode == 0, 10,
                         "it is deleted")
         self.c.wait_for(lambda: all(not disks.folders(self.c, n.number) for n in self.c.nodes), 20, "its files are gone")

@@ -1,7 +1,7 @@
 kedge_test(unit_timing SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_timing.c LINK kedge_base)
 kedge_test(unit_proto SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_proto.c LINK kedge_store)
 kedge_test(unit_store SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_store.c LINK kedge_store)
-kedge_test(unit_store_volume SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_store_volume.c LINK kedge_store)
+kedge_test(unit_store_volume SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_store_volume.c ${CMAKE_CURRENT_LIST_DIR}/store_help.c LINK kedge_store)
 kedge_test(unit_scheduler SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_scheduler.c LINK kedge_scheduler)
 kedge_test(unit_scheduler_disks SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_scheduler_disks.c LINK kedge_scheduler)
 kedge_test(unit_guard SOURCES ${CMAKE_CURRENT_LIST_DIR}/test_guard.c LINK kedge_guard_core)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Volumes in the store: the table of VOLUME-PROTOCOL, section 1, row by row, and that a VM moves with its disks only.
  */
-#include "store/store.h"
+#include "tests/unit/store_help.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,43 +11,11 @@
 
 #include <cmocka.h>
 
-#define WALL 1000000
-#define ID   "000102030405060708090a0b0c0d0e0f"
-#define RA   "aa0102030405060708090a0b0c0d0e0f"
-#define RB   "bb0102030405060708090a0b0c0d0e0f"
+#define ID "000102030405060708090a0b0c0d0e0f"
+#define RA "aa0102030405060708090a0b0c0d0e0f"
+#define RB "bb0102030405060708090a0b0c0d0e0f"
 
 enum { REMOVE, ADD, BUMP };
-
-struct fixture {
-	struct store *s;
-	uint64_t index;
-};
-
-struct body {
-	const struct message_type *type;
-	const void *body;
-};
-
-/* One entry of several bodies. */
-static int apply_all(struct fixture *f, const struct body *bodies, uint32_t n)
-{
-	struct command_head head = {.wall = WALL, .actor = "test", .bodies = n};
-	struct store_result r;
-	struct buf entry = {0};
-
-	command_begin(&head, &entry);
-	for (uint32_t i = 0; i < n; i++)
-		message_encode(bodies[i].type, bodies[i].body, &entry);
-	store_apply(f->s, ++f->index, entry.data, entry.len, &r);
-	store_commit(f->s);
-	buf_free(&entry);
-	return r.code;
-}
-
-static int apply(struct fixture *f, const struct message_type *t, const void *body)
-{
-	return apply_all(f, &(struct body){t, body}, 1);
-}
 
 static struct store_volume row(struct fixture *f)
 {
