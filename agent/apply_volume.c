@@ -172,11 +172,56 @@ static int create(struct agent *agent, const struct wanted *w, const char *where
 	return 0;
 }
 
+/* Where a replica is and what its node has free is known, there must be room for what is added. */
+static int check_room(struct agent *agent, const struct store_volume *old, uint64_t more, const char *where,
+		      struct apply_places *places, struct err *e)
+{
+	for (size_t i = 0; i < old->n_members; i++) {
+		node_id_t node = old->members[i].node;
+		struct node_peer_status s;
+		struct store_node row;
+		char why[200];
+
+		places->bytes[node] += more;
+		node_peer_status(agent->node, node, &s);
+		if (!s.heard || !s.info.has_engine || s.info.disk_free >= places->bytes[node])
+			continue;
+		(void)snprintf(why, sizeof why, "%s has no room: %llu MiB free, %llu MiB more are asked for",
+			       store_node(agent->store, node, &row) ? row.name : "a node",
+			       (unsigned long long)(s.info.disk_free >> 20),
+			       (unsigned long long)(places->bytes[node] >> 20));
+		return refuse(e, where, old->name, why);
+	}
+	return 0;
+}
+
+static int grow(struct agent *agent, const struct wanted *w, const char *where, const struct store_volume *old,
+		struct apply_places *places, struct change *c, struct err *e)
+{
+	struct command_volume_grow body = {.size = w->size};
+	uint64_t has = old->grow_to ? old->grow_to : old->size;
+	int rc;
+
+	if (w->size < has)
+		return refuse(e, where, w->name, "a volume cannot shrink: make a smaller one and copy");
+	if (w->size == has)
+		return 0;
+	if (old->filling)
+		return refuse(e, where, w->name, "it is being filled from its image: try again when that is done");
+	rc = check_room(agent, old, w->size - has, where, places, e);
+	if (rc < 0)
+		return rc;
+	memcpy(body.name, w->name, sizeof body.name);
+	add_body(c, &command_volume_grow_type, &body);
+	return 0;
+}
+
 /* What can change of one that is there. */
-static int change(const struct wanted *w, const char *where, const struct store_volume *old, struct change *c,
-		  struct err *e)
+static int change(struct agent *agent, const struct wanted *w, const char *where, const struct store_volume *old,
+		  struct apply_places *places, struct change *c, struct err *e)
 {
 	struct command_volume_set body = {.replicas = w->replicas};
+	int rc;
 
 	if (old->deleting)
 		return refuse(e, where, w->name, "it is being deleted: try again when it is gone");
@@ -185,10 +230,9 @@ static int change(const struct wanted *w, const char *where, const struct store_
 			e, where, w->name,
 			"it is there already, and was not made from that image: delete it first, or leave the image "
 			"out");
-	if (w->size < old->size)
-		return refuse(e, where, w->name, "a volume cannot shrink: make a smaller one and copy");
-	if (w->size > old->size)
-		return refuse(e, where, w->name, "this release cannot grow a volume: make a larger one and copy");
+	rc = grow(agent, w, where, old, places, c, e);
+	if (rc < 0)
+		return rc;
 	if (!w->has_replicas || w->replicas == old->replicas)
 		return 0;
 	memcpy(body.name, w->name, sizeof body.name);
@@ -230,7 +274,7 @@ int apply_volume(struct agent *agent, const struct msgpack_object *doc, const ch
 	if (wrong)
 		return refuse(e, where, w.name, wrong);
 	exists = store_volume(agent->store, w.name, &old);
-	rc = exists ? change(&w, where, &old, c, e) : create(agent, &w, where, beside, places, c, e);
+	rc = exists ? change(agent, &w, where, &old, places, c, e) : create(agent, &w, where, beside, places, c, e);
 	*ret_action = !exists ? "create" : c->n_bodies > before ? "update" : "none";
 	return rc;
 }
@@ -281,7 +325,7 @@ static int apply_disk(struct agent *agent, const struct wanted *w, const char *w
 	}
 	if (old.vm[0] && strcmp(old.vm, vm) != 0)
 		return refuse(e, where, w->name, "it is exported, or another VM's disk");
-	rc = change(w, where, &old, c, e);
+	rc = change(agent, w, where, &old, places, c, e);
 	if (rc == 0 && (strcmp(old.vm, vm) != 0 || old.disk != number))
 		attach(w->name, old.vm, vm, number, c);
 	return rc;

@@ -18,6 +18,7 @@
 
 #define RESUME_EVERY (500 * USEC_PER_MS)
 #define RESUME_FOR   (5 * USEC_PER_SEC)
+#define RESIZE_EVERY (USEC_PER_SEC)
 
 /* One QEMU that this agent knows: made by it, or adopted. */
 struct guest {
@@ -33,7 +34,10 @@ struct guest {
 	 * libvirt can take a resume for done that the next error has undone. 0: it was not paused */
 	usec_t resume_until;
 	usec_t next_resume;
-	bool resumed; /* it ran: logged once */
+	bool resumed;                 /* it ran: logged once */
+	uint64_t sizes[VM_DISKS_MAX]; /* of its disks, as its QEMU knows them; 0: not known (adopted) */
+	bool resizing;
+	usec_t next_resize;
 };
 
 struct guests {
@@ -128,6 +132,7 @@ static void started(struct guests *g, const struct hypervisor_event *ev)
 		node_vm_ended(g->node, ev->vm, ev->gen, "its process ended at once");
 		return;
 	}
+	memcpy(guest->sizes, ev->sizes, sizeof guest->sizes);
 	log_info("vm %s: created, process %d (generation %llu)", ev->vm, (int)ev->pid, (unsigned long long)ev->gen);
 	node_vm_started(g->node, ev->vm, ev->gen, ev->pid, start_time);
 }
@@ -170,6 +175,19 @@ static bool has_disks(const struct guests *g, const char *vm)
 	return n > 0;
 }
 
+static void resized(struct guests *g, const struct hypervisor_event *ev)
+{
+	struct guest *guest = find(g, ev->vm, ev->gen);
+
+	if (!guest)
+		return;
+	guest->resizing = false;
+	if (ev->code == 0)
+		memcpy(guest->sizes, ev->sizes, sizeof guest->sizes);
+	else
+		log_info("vm %s: its QEMU does not take the new size of a disk yet: %s", ev->vm, ev->text);
+}
+
 /* The generation is not in the event: the one that runs is meant. */
 static void paused(struct guests *g, const struct hypervisor_event *ev)
 {
@@ -203,6 +221,9 @@ static void handle(struct guests *g, const struct hypervisor_event *ev)
 		break;
 	case HYPERVISOR_PAUSED:
 		paused(g, ev);
+		break;
+	case HYPERVISOR_RESIZED:
+		resized(g, ev);
 		break;
 	case HYPERVISOR_FORGOTTEN:
 		break;
@@ -367,7 +388,8 @@ void guests_info(const struct guests *g, struct peer_node_info *ret)
 /* ---- effects ---- */
 
 /* A disk is called by what stands behind the VM's name. */
-static void add_disks(const struct guests *g, const struct store_vm *vm, struct hypervisor_vm *ret)
+static void add_disks(const struct guests *g, const struct store_vm *vm, const struct volumes *volumes,
+		      struct hypervisor_vm *ret)
 {
 	size_t n;
 	const struct store_volume *disks = node_disks(g->node, vm, &n);
@@ -378,10 +400,11 @@ static void add_disks(const struct guests *g, const struct store_vm *vm, struct 
 
 		memcpy(d->volume, disks[i].name, sizeof d->volume);
 		(void)snprintf(d->serial, sizeof d->serial, "%.20s", dot ? dot + 1 : disks[i].name);
+		d->size = volumes_size(volumes, &disks[i]);
 	}
 }
 
-void guests_start(struct guests *g, const struct store_vm *vm, const char *seed)
+void guests_start(struct guests *g, const struct store_vm *vm, const char *seed, const struct volumes *volumes)
 {
 	struct hypervisor_vm v = {.vcpus = vm->spec.vcpus, .memory_bytes = vm->spec.memory_bytes};
 
@@ -393,7 +416,7 @@ void guests_start(struct guests *g, const struct store_vm *vm, const char *seed)
 	memcpy(v.initrd, vm->spec.initrd, sizeof v.initrd);
 	memcpy(v.cmdline, vm->spec.cmdline, sizeof v.cmdline);
 	(void)snprintf(v.seed, sizeof v.seed, "%s", seed);
-	add_disks(g, vm, &v);
+	add_disks(g, vm, volumes, &v);
 	log_info("vm %s: starting generation %llu", v.name, (unsigned long long)vm->gen);
 	g->ops->start(g->hypervisor, &v, vm->gen);
 }
@@ -419,19 +442,63 @@ static bool may_resume(const struct guests *g, const struct guest *guest, const 
 	return false;
 }
 
+static void resume_step(struct guests *g, struct guest *i, const struct volumes *volumes, usec_t now)
+{
+	if (now >= i->resume_until || now < i->next_resume)
+		return;
+	i->next_resume = now + RESUME_EVERY;
+	if (!may_resume(g, i, volumes))
+		return;
+	if (i->resume_until == USEC_INFINITY)
+		i->resume_until = now + RESUME_FOR;
+	g->ops->resume(g->hypervisor, i->vm, i->gen);
+}
+
+/* Has a disk grown since its QEMU was told? Then @ret has all their sizes. */
+static bool has_grown(const struct guests *g, const struct guest *i, const struct volumes *volumes,
+		      struct hypervisor_vm *ret)
+{
+	struct store_vm row = {0};
+	size_t n;
+	const struct store_volume *disks;
+	bool grown = false;
+
+	memcpy(row.spec.name, i->vm, sizeof row.spec.name);
+	memcpy(ret->name, i->vm, sizeof ret->name);
+	disks = node_disks(g->node, &row, &n);
+	for (size_t k = 0; k < n && k < VM_DISKS_MAX; k++) {
+		ret->disks[k].size = volumes_size(volumes, &disks[k]);
+		if (ret->disks[k].size == 0)
+			return false; /* the engine has not told it yet */
+		ret->n_disks++;
+		grown |= ret->disks[k].size > i->sizes[k];
+	}
+	return grown;
+}
+
+/* The engine made QEMU connect anew, where it learned the size; the guest learns it when QEMU is told. */
+static void resize_step(struct guests *g, struct guest *i, const struct volumes *volumes, usec_t now)
+{
+	struct hypervisor_vm vm = {0};
+
+	if (i->resizing || now < i->resume_until || now < i->next_resize)
+		return;
+	i->next_resize = now + RESIZE_EVERY;
+	if (!may_resume(g, i, volumes) || !has_grown(g, i, volumes, &vm))
+		return;
+	i->resizing = true;
+	g->ops->resize(g->hypervisor, &vm, i->gen);
+}
+
 void guests_step(struct guests *g, const struct volumes *volumes)
 {
 	usec_t now = clock_boottime();
 
 	for (struct guest *i = g->list; i; i = i->next) {
-		if (now >= i->resume_until || i->gone || now < i->next_resume)
+		if (i->gone)
 			continue;
-		i->next_resume = now + RESUME_EVERY;
-		if (!may_resume(g, i, volumes))
-			continue;
-		if (i->resume_until == USEC_INFINITY)
-			i->resume_until = now + RESUME_FOR;
-		g->ops->resume(g->hypervisor, i->vm, i->gen);
+		resume_step(g, i, volumes, now);
+		resize_step(g, i, volumes, now);
 	}
 }
 

@@ -22,11 +22,11 @@ void guests_adopt(struct guests *g, struct node *node);
 /* [loop] What the node has, for node_set_info(). */
 void guests_info(const struct guests *g, struct peer_node_info *ret);
 
-/* [loop] Once per turn: guests that were paused by a lost disk go on when it is served again. */
+/* [loop] Once per turn: guests that were paused by a lost disk go on when it is served again, and learn what grew. */
 void guests_step(struct guests *g, const struct volumes *volumes);
 
 /* [loop] The effects of struct node_env. @seed: the path of its disk for cloud-init, or "". */
-void guests_start(struct guests *g, const struct store_vm *vm, const char *seed);
+void guests_start(struct guests *g, const struct store_vm *vm, const char *seed, const struct volumes *volumes);
 void guests_resume(struct guests *g, const char *vm, uint64_t gen);
 void guests_shutdown(struct guests *g, const char *vm, uint64_t gen);
 void guests_kill(struct guests *g, const char *vm, uint64_t gen);

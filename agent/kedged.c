@@ -83,7 +83,7 @@ static void vm_start_cb(void *ctx, const struct store_vm *vm)
 		images_path(agent->images, row.initrd_digest, row.spec.initrd);
 	if (seed_file_make(agent, vm, seed, &e) < 0)
 		log_error("vm %s: %s, ignoring: it starts without what cloud-init shall get", vm->spec.name, e.text);
-	guests_start(agent->guests, &row, seed);
+	guests_start(agent->guests, &row, seed, agent->volumes);
 }
 
 static void vm_resume_cb(void *ctx, const char *vm, uint64_t gen)

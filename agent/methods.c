@@ -424,7 +424,8 @@ static int volume_change(struct agent *agent, const struct msgpack_object *param
 static int volume_report(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
 {
 	struct command_volume_report body = {.node = (uint32_t)get_number(params, "node", 0),
-					     .incarnation = get_number(params, "incarnation", 0)};
+					     .incarnation = get_number(params, "incarnation", 0),
+					     .room = get_number(params, "room", 0)};
 	int rc = get_id(params, body.id, e);
 
 	(void)agent;

@@ -338,18 +338,24 @@ void node_volumes_step(struct node *n, const struct consensus_view *raft, const 
 
 /* ---- asking ---- */
 
-bool node_volume_status(const struct node *n, const struct store_volume *v, struct engine_status *ret)
+/* What the engine of @node says of it. */
+static bool status_at(const struct node *n, const struct store_volume *v, node_id_t node, struct engine_status *ret)
 {
-	const struct buf *b = v->primary == n->config.self ? &n->volumes_told : &n->leader_nodes[v->primary].volumes;
+	const struct buf *b = node == n->config.self ? &n->volumes_told : &n->leader_nodes[node].volumes;
 	size_t at = 0, used;
 
-	CHECK(v->primary <= NODES_MAX);
+	CHECK(node <= NODES_MAX);
 	while (at < b->len && message_decode(&engine_status_type, b->data + at, b->len - at, ret, &used) == 0) {
 		at += used;
 		if (strcmp(ret->id, v->id) == 0)
 			return true;
 	}
 	return false;
+}
+
+bool node_volume_status(const struct node *n, const struct store_volume *v, struct engine_status *ret)
+{
+	return status_at(n, v, v->primary, ret);
 }
 
 void node_wait(const struct node *n, node_id_t node, const char *object, char ret[REASON_BYTES_MAX])
@@ -401,6 +407,30 @@ bool node_explain_filling(const struct node *n, const struct store_vm *row, char
 	return false;
 }
 
+static const char *name_of(const struct node *n, node_id_t node)
+{
+	for (size_t i = 0; i < n->n_nodes; i++)
+		if (n->nodes[i].node == node)
+			return n->nodes[i].name;
+	return "a node that is gone";
+}
+
+static void describe_growth(const struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX])
+{
+	for (size_t i = 0; i < v->n_members; i++) {
+		const struct store_replica *r = &v->members[i];
+		struct engine_status s = {0};
+
+		if (!r->in_sync || r->room >= v->grow_to)
+			continue;
+		(void)status_at(n, v, r->node, &s);
+		(void)snprintf(ret, REASON_BYTES_MAX, "growing to %llu MiB: %.30s makes room%s%.60s",
+			       (unsigned long long)(v->grow_to >> 20), name_of(n, r->node), s.problem[0] ? ": " : "",
+			       s.problem);
+		return;
+	}
+}
+
 void node_volume_problem(struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX])
 {
 	struct engine_status s = {0};
@@ -421,4 +451,6 @@ void node_volume_problem(struct node *n, const struct store_volume *v, char ret[
 	else if (in_sync < v->replicas)
 		(void)snprintf(ret, REASON_BYTES_MAX, "%u of %u replicas are in sync%s", in_sync, v->replicas,
 			       s.need ? ", the others are being copied" : "");
+	else if (v->grow_to)
+		describe_growth(n, v, ret);
 }

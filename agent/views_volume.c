@@ -97,6 +97,11 @@ static void pack_volume(struct agent *agent, struct pack *p, const struct store_
 	pack_kv_str(p, "name", v->name);
 	pack_kv_str(p, "id", v->id);
 	pack_kv_u64(p, "size", v->size);
+	pack_key(p, "grow_to");
+	if (v->grow_to)
+		pack_u64(p, v->grow_to);
+	else
+		pack_nil(p);
 	pack_kv_u64(p, "epoch", v->epoch);
 	pack_kv_str(p, "primary", node_name(agent, v->primary, &room));
 	pack_use(agent, p, v);

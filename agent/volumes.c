@@ -141,7 +141,7 @@ static void opened_cb(void *ctx, const struct engine_opened *m)
 	if (!l || !v->agent->ctl)
 		return;
 	if (l->opened.incarnation == m->incarnation && strcmp(l->opened.replica, m->replica) == 0 &&
-	    now - l->reported_at < AGAIN_AFTER)
+	    l->opened.size == m->size && now - l->reported_at < AGAIN_AFTER)
 		return;
 	l->opened = *m;
 	l->reported_at = now;
@@ -149,6 +149,7 @@ static void opened_cb(void *ctx, const struct engine_opened *m)
 	pack_kv_u64(&p, "node", v->agent->config.id);
 	pack_kv_str(&p, "replica", m->replica);
 	pack_kv_u64(&p, "incarnation", m->incarnation);
+	pack_kv_u64(&p, "room", m->size);
 	submit(v, "volume.report", &p, m->id, 0);
 }
 
@@ -255,8 +256,11 @@ static void pack_members(const struct store_volume *row, struct buf *ret)
 {
 	for (size_t i = 0; i < row->n_members; i++) {
 		const struct store_replica *r = &row->members[i];
-		struct engine_member m = {
-			.node = r->node, .in_sync = r->in_sync, .incarnation = r->incarnation, .reported = r->reported};
+		struct engine_member m = {.node = r->node,
+					  .in_sync = r->in_sync,
+					  .incarnation = r->incarnation,
+					  .reported = r->reported,
+					  .size = r->room};
 
 		if (r->leaving)
 			continue;
@@ -276,7 +280,8 @@ static bool tell_row(struct volumes *v, const struct store_volume *row, uint32_t
 			       .cold = row->cold,
 			       .vm_epoch = row->vm_epoch,
 			       .serve = serve,
-			       .gen = gen};
+			       .gen = gen,
+			       .grow_to = row->grow_to};
 	struct buf members = {0};
 	bool sent;
 
@@ -394,6 +399,13 @@ bool volumes_serve_one(const struct volumes *v, const struct store_volume *row)
 	const struct local *l = find((struct volumes *)v, row->id);
 
 	return l && l->has_status && l->status.serves && l->status.epoch >= row->vm_epoch;
+}
+
+uint64_t volumes_size(const struct volumes *v, const struct store_volume *row)
+{
+	const struct local *l = find((struct volumes *)v, row->id);
+
+	return l && l->has_status ? l->status.size : 0;
 }
 
 bool volumes_serve(const struct volumes *v, const struct store_vm *vm)

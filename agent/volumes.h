@@ -22,6 +22,9 @@ bool volumes_serve(const struct volumes *v, const struct store_vm *vm);
 /* Would @row be served to a client that connects now? */
 bool volumes_serve_one(const struct volumes *v, const struct store_volume *row);
 
+/* Bytes of @row that are served to a client that connects now; they follow the row's, a moment later. */
+uint64_t volumes_size(const struct volumes *v, const struct store_volume *row);
+
 /* What this node can tell of itself. */
 void volumes_info(struct volumes *v, struct peer_node_info *ret);
 

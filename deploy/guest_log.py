@@ -19,7 +19,7 @@ import sys
 
 BLOCK = 4096
 RING = 1024 # blocks of the log
-TOLD = re.compile(r"^kedge-guest boot=([0-9a-f]{8}) (wrote|found|failed)=(\d+)\r?\n", re.MULTILINE)
+TOLD = re.compile(r"^kedge-guest boot=([0-9a-f]{8}) (wrote|found|failed|size|end|grown)=(\d+)\r?\n", re.MULTILINE)
 
 
 class LogError(AssertionError):

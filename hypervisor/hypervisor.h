@@ -12,7 +12,7 @@
 
 #define HYPERVISOR_MODULE  "kedge-hypervisor.so"
 #define HYPERVISOR_SYMBOL  "kedge_hypervisor"
-#define HYPERVISOR_VERSION 3
+#define HYPERVISOR_VERSION 4
 #define HYPERVISOR_MACHINE "pc-q35-7.2" /* the newest that QEMU of Debian 12 and 13 both have */
 
 struct hypervisor;
@@ -30,6 +30,7 @@ struct hypervisor_config {
 struct hypervisor_disk {
 	char volume[NAME_BYTES_MAX];
 	char serial[21]; /* what the guest sees: its name within the VM, cut to what virtio carries */
+	uint64_t size;   /* bytes that the engine serves now; comes back in events */
 };
 
 /* What a guest sees; the same after every failover. */
@@ -54,6 +55,7 @@ enum hypervisor_event_kind {
 	HYPERVISOR_RESUMED,      /* `cont` was given; code 0 or negative */
 	HYPERVISOR_SHUTDOWN,     /* the power button was pressed; code 0 or negative */
 	HYPERVISOR_PAUSED,    /* QEMU paused it, since a disk failed: resume() tries again. Also when it is created */
+	HYPERVISOR_RESIZED,   /* it knows the sizes of its disks; code 0 or negative: not all of them yet */
 	HYPERVISOR_FORGOTTEN, /* libvirt knows nothing of it any more; the name is free */
 };
 
@@ -66,6 +68,7 @@ struct hypervisor_event {
 	char accel[8];
 	char version[64]; /* READY: "QEMU 10.0.2, libvirt 11.3.0" */
 	char text[256];
+	uint64_t sizes[VM_DISKS_MAX]; /* STARTED, RESIZED: of its disks, as they were told with the request */
 };
 
 /* A QEMU that libvirt lists at opening; its pid may be gone already. */
@@ -91,6 +94,10 @@ struct hypervisor_ops {
 	void (*resume)(struct hypervisor *h, const char *vm, uint64_t gen);
 	/* [loop] Press its power button -> SHUTDOWN. The guest may take its time or ignore it. */
 	void (*shutdown)(struct hypervisor *h, const char *vm, uint64_t gen);
+	/* [loop] Tell its QEMU, which has connected to the engine since they have them, what sizes its disks have by
+	 * now
+	 * -> RESIZED. Of @vm only the name and the disks count. Harmless when it knows. */
+	void (*resize)(struct hypervisor *h, const struct hypervisor_vm *vm, uint64_t gen);
 	/* [loop] Its process is gone: clean up -> FORGOTTEN. Nobody needs to wait for it, but a new start of the same
 	 * name queues behind it. */
 	void (*forget)(struct hypervisor *h, const char *vm, uint64_t gen);

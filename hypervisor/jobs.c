@@ -210,3 +210,25 @@ void job_shutdown(struct hypervisor *h, const char *vm, struct hypervisor_event 
 	}
 	(void)virDomainFree(dom);
 }
+
+/* A QEMU that has not connected anew since refuses, and is asked again. */
+void job_resize(struct hypervisor *h, const struct hypervisor_vm *vm, struct hypervisor_event *ev)
+{
+	virDomainPtr dom = find(h, vm->name, ev);
+
+	ev->kind = HYPERVISOR_RESIZED;
+	if (!dom)
+		return;
+	for (size_t i = 0; i < vm->n_disks && ev->code == 0; i++) {
+		const char target[] = {'v', 'd', (char)('a' + i), '\0'};
+
+		if (virDomainBlockResize(dom, target, vm->disks[i].size, VIR_DOMAIN_BLOCK_RESIZE_BYTES) == 0)
+			continue;
+		if (virGetLastErrorCode() == VIR_ERR_INVALID_ARG)
+			continue; /* the VM got this disk while it ran, and its guest will see it after the next start
+				   */
+		ev->code = -EIO;
+		hypervisor_error(ev->text, sizeof ev->text);
+	}
+	(void)virDomainFree(dom);
+}

@@ -9,6 +9,7 @@
 void job_start(struct hypervisor *h, const struct hypervisor_vm *vm, struct hypervisor_event *ev);
 void job_resume(struct hypervisor *h, const char *vm, struct hypervisor_event *ev);
 void job_shutdown(struct hypervisor *h, const char *vm, struct hypervisor_event *ev);
+void job_resize(struct hypervisor *h, const struct hypervisor_vm *vm, struct hypervisor_event *ev);
 void job_forget(struct hypervisor *h, const char *vm, struct hypervisor_event *ev);
 
 /* [worker] The process of @vm by libvirt's pid file, or 0. */

@@ -12,7 +12,7 @@ struct job {
 	struct job *next;
 	enum lane_job kind;
 	uint64_t gen;
-	struct hypervisor_vm spec; /* LANE_START */
+	struct hypervisor_vm spec; /* LANE_START, LANE_RESIZE */
 };
 
 /* All of it is under the lock of the hypervisor. */
@@ -27,6 +27,8 @@ static void run(struct hypervisor *h, const char *vm, const struct job *job)
 	struct hypervisor_event ev = {.gen = job->gen};
 
 	(void)snprintf(ev.vm, sizeof ev.vm, "%s", vm);
+	for (size_t i = 0; i < job->spec.n_disks; i++)
+		ev.sizes[i] = job->spec.disks[i].size;
 	switch (job->kind) {
 	case LANE_START:
 		job_start(h, &job->spec, &ev);
@@ -36,6 +38,9 @@ static void run(struct hypervisor *h, const char *vm, const struct job *job)
 		break;
 	case LANE_SHUTDOWN:
 		job_shutdown(h, vm, &ev);
+		break;
+	case LANE_RESIZE:
+		job_resize(h, &job->spec, &ev);
 		break;
 	case LANE_FORGET:
 		job_forget(h, vm, &ev);

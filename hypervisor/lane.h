@@ -5,9 +5,10 @@
 
 #include "hypervisor/internal.h"
 
-enum lane_job { LANE_START, LANE_RESUME, LANE_SHUTDOWN, LANE_FORGET };
+enum lane_job { LANE_START, LANE_RESUME, LANE_SHUTDOWN, LANE_RESIZE, LANE_FORGET };
 
-/* [loop] Queue @job on the lane of @vm; its result comes as an event. @spec: of LANE_START, else NULL. */
+/* [loop] Queue @job on the lane of @vm; its result comes as an event. @spec: of LANE_START and LANE_RESIZE, else NULL.
+ */
 void lane_add(struct hypervisor *h, enum lane_job job, const char *vm, uint64_t gen, const struct hypervisor_vm *spec);
 
 #endif

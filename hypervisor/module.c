@@ -169,6 +169,11 @@ static void op_shutdown(struct hypervisor *h, const char *vm, uint64_t gen)
 	lane_add(h, LANE_SHUTDOWN, vm, gen, NULL);
 }
 
+static void op_resize(struct hypervisor *h, const struct hypervisor_vm *vm, uint64_t gen)
+{
+	lane_add(h, LANE_RESIZE, vm->name, gen, vm);
+}
+
 static void op_forget(struct hypervisor *h, const char *vm, uint64_t gen)
 {
 	lane_add(h, LANE_FORGET, vm, gen, NULL);
@@ -213,6 +218,7 @@ __attribute__((visibility("default"))) const struct hypervisor_ops kedge_hypervi
 	.start = op_start,
 	.resume = op_resume,
 	.shutdown = op_shutdown,
+	.resize = op_resize,
 	.forget = op_forget,
 	.close = op_close,
 };

@@ -13,15 +13,15 @@ TYPE(engine_hello, ENGINE_HELLO);
 
 #define T struct engine_row
 static const struct message_field engine_row_fields[] = {
-	F(STR, id),      F(STR, name),          F(U64, size),   F(U64, version), F(U32, epoch),
-	F(U32, primary), F(U32, primary_since), F(U32, fork),   F(U32, cold),    F(U32, vm_epoch),
-	F(U32, serve),   F(U64, gen),           F(BIN, members)};
+	F(STR, id),      F(STR, name),          F(U64, size),    F(U64, version), F(U32, epoch),
+	F(U32, primary), F(U32, primary_since), F(U32, fork),    F(U32, cold),    F(U32, vm_epoch),
+	F(U32, serve),   F(U64, gen),           F(BIN, members), F(U64, grow_to)};
 TYPE(engine_row, ENGINE_ROW);
 #undef T
 
 #define T struct engine_member
-static const struct message_field engine_member_fields[] = {F(U32, node), F(STR, replica), F(BOOL, in_sync),
-							    F(U64, incarnation), F(U64, reported)};
+static const struct message_field engine_member_fields[] = {F(U32, node),        F(STR, replica),  F(BOOL, in_sync),
+							    F(U64, incarnation), F(U64, reported), F(U64, size)};
 TYPE(engine_member, ENGINE_MEMBER);
 #undef T
 
@@ -48,7 +48,8 @@ TYPE(engine_echo, ENGINE_ECHO);
 #undef T
 
 #define T struct engine_opened
-static const struct message_field engine_opened_fields[] = {F(STR, id), F(STR, replica), F(U64, incarnation)};
+static const struct message_field engine_opened_fields[] = {F(STR, id), F(STR, replica), F(U64, incarnation),
+							    F(U64, size)};
 TYPE(engine_opened, ENGINE_OPENED);
 #undef T
 
@@ -67,7 +68,7 @@ TYPE(engine_link_state, ENGINE_LINK);
 static const struct message_field engine_status_fields[] = {
 	F(STR, id),           F(BOOL, leads),  F(BOOL, serves),    F(U32, epoch),    F(U64, need),
 	F(U64, waiting),      F(U32, clients), F(BOOL, scrubbing), F(U64, scrub_at), F(U64, scrub_bad),
-	F(U64, scrub_passes), F(STR, problem), F(BIN, peers)};
+	F(U64, scrub_passes), F(STR, problem), F(BIN, peers),      F(U64, size)};
 TYPE(engine_status, ENGINE_STATUS);
 #undef T
 

@@ -62,6 +62,7 @@ struct engine_row {
 	uint32_t serve;             /* enum engine_serve: what holds on this node */
 	uint64_t gen;               /* of the placement here, ENGINE_SERVE_EXPORT */
 	struct message_bin members; /* struct engine_member, one after the other, at most ENGINE_REPLICAS_MAX */
+	uint64_t grow_to;           /* bytes to make room for, then to say in `opened`; 0: none */
 };
 
 struct engine_member {
@@ -70,6 +71,7 @@ struct engine_member {
 	bool in_sync;
 	uint64_t incarnation; /* in which it is in sync; 0: none yet */
 	uint64_t reported;    /* that its node told last; 0: none */
+	uint64_t size;        /* for which its node told that it has room; 0: not told */
 };
 
 /* The replica here was given up by commit: close it, erase its files, then say ENGINE_DROPPED. Also where there are
@@ -95,11 +97,12 @@ struct engine_echo {
 	uint64_t number;
 };
 
-/* REPORT: the replica was opened in this incarnation. Repeated until the row says so. */
+/* REPORT: the replica was opened in this incarnation, or has more room. Repeated until the row says so. */
 struct engine_opened {
 	char id[VOLUME_NAME_ID];
 	char replica[VOLUME_NAME_ID];
 	uint64_t incarnation;
+	uint64_t size; /* bytes for which its files have room */
 };
 
 /* A compare-and-set on @epoch. */
@@ -133,6 +136,7 @@ struct engine_status {
 	uint64_t scrub_passes;
 	char problem[REASON_BYTES_MAX]; /* why it cannot be used here; "" for none */
 	struct message_bin peers;       /* struct engine_peer, one after the other: where it leads */
+	uint64_t size;                  /* bytes in use here: it may grow later than the row */
 };
 
 struct engine_peer {

@@ -65,6 +65,7 @@ union body {
 	struct command_vm_files vm_files;
 	struct command_volume_image volume_image;
 	struct command_volume_filled volume_filled;
+	struct command_volume_grow volume_grow;
 };
 
 #define APPLY(name)                                                                            \
@@ -99,6 +100,7 @@ APPLY(image_held)
 APPLY(vm_files)
 APPLY(volume_image)
 APPLY(volume_filled)
+APPLY(volume_grow)
 #undef APPLY
 
 static const struct applier {
@@ -132,6 +134,7 @@ static const struct applier {
 	{&command_vm_files_type, apply_vm_files},
 	{&command_volume_image_type, apply_volume_image},
 	{&command_volume_filled_type, apply_volume_filled},
+	{&command_volume_grow_type, apply_volume_grow},
 };
 
 static const struct applier *applier_of(uint32_t id)

@@ -38,11 +38,36 @@ static void put_members(struct store *s, const struct store_volume *v)
 	}
 }
 
-/* Write the row back, as a new version. */
-static void put(struct store *s, struct store_volume *v)
+static void put_growth(struct store *s, const struct store_volume *v)
+{
+	CHECK(sql_run(&s->q, "DELETE FROM growing WHERE volume = ?", "s", v->id) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM rooms WHERE volume = ?", "s", v->id) == 0);
+	if (v->grow_to)
+		CHECK(sql_run(&s->q, "INSERT INTO growing VALUES(?,?)", "su", v->id, v->grow_to) == 0);
+	for (size_t i = 0; i < v->n_members; i++)
+		if (v->members[i].room)
+			CHECK(sql_run(&s->q, "INSERT INTO rooms VALUES(?,?,?)", "suu", v->id,
+				      (uint64_t)v->members[i].node, v->members[i].room) == 0);
+}
+
+/* So whoever is in sync has room for all that may ever be written (decision 0019). */
+static void try_to_grow(struct store *s, struct store_volume *v)
+{
+	if (v->grow_to == 0)
+		return;
+	for (size_t i = 0; i < v->n_members; i++)
+		if (v->members[i].in_sync && v->members[i].room < v->grow_to)
+			return;
+	v->size = v->grow_to;
+	v->grow_to = 0;
+	store_event_add(s, "volume", v->name, "it has %llu MiB now", (unsigned long long)(v->size >> 20));
+}
+
+void store_volume_put(struct store *s, struct store_volume *v)
 {
 	bool whole = count_in_sync(v) >= v->replicas;
 
+	try_to_grow(s, v);
 	v->version++;
 	if (whole && v->degraded)
 		store_event_add(s, "volume", v->name, "all %u replicas are in sync", v->replicas);
@@ -54,6 +79,7 @@ static void put(struct store *s, struct store_volume *v)
 		      (uint64_t)v->epoch, (uint64_t)v->primary, (uint64_t)v->primary_since, (uint64_t)v->fork,
 		      (uint64_t)v->cold, (uint64_t)v->vm_epoch, (uint64_t)v->deleting, v->degraded, v->id) == 0);
 	put_members(s, v);
+	put_growth(s, v);
 }
 
 static const char *node_name(struct store *s, uint32_t node, struct store_node *room)
@@ -69,7 +95,7 @@ static bool must_find(struct store *s, const char *id, struct store_volume *ret,
 	return false;
 }
 
-static bool must_find_name(struct store *s, const char *name, struct store_volume *ret, struct store_result *r)
+bool store_volume_must_find(struct store *s, const char *name, struct store_volume *ret, struct store_result *r)
 {
 	if (!store_volume(s, name, ret))
 		store_refuse(r, PROTO_E_NOT_FOUND, "there is no volume '%s'", name);
@@ -149,7 +175,7 @@ void store_apply_volume_create(struct store *s, const struct command_volume_crea
 		store_refuse(r, PROTO_E_EXISTS, "volume '%s': the name or its id is taken", c->name);
 		return;
 	}
-	put(s, &v);
+	store_volume_put(s, &v);
 	store_event_add(s, "volume", c->name, "created by %s: %llu MiB, %u replicas", s->actor,
 			(unsigned long long)(c->size >> 20), c->replicas);
 }
@@ -170,11 +196,26 @@ static void remove_member(struct store *s, struct store_volume *v, struct store_
 	store_event_add(s, "volume", v->name, "the replica on %s is out of sync", node_name(s, m->node, &room));
 }
 
+/* Engines of before volumes could grow do not tell, nor do they take part. */
+static bool has_no_room(const struct store_volume *v, const struct store_replica *m)
+{
+	bool told = false;
+
+	for (size_t i = 0; i < v->n_members; i++)
+		told |= v->members[i].room != 0;
+	return told && m->room < v->size;
+}
+
 static void add_member(struct store *s, struct store_volume *v, struct store_replica *m, uint64_t incarnation,
 		       struct store_result *r)
 {
 	struct store_node room;
 
+	if (!m->in_sync && !m->leaving && has_no_room(v, m)) {
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s': the replica on node %u has no room for all of it yet",
+			     v->name, m->node);
+		return;
+	}
 	if (m->in_sync || m->leaving || m->reported != incarnation) {
 		store_refuse(r, PROTO_E_CONFLICT, "volume '%s': the replica on node %u %s", v->name, m->node,
 			     m->in_sync   ? "is in sync already"
@@ -207,7 +248,7 @@ void store_apply_volume_change(struct store *s, const struct command_volume_chan
 	else
 		add_member(s, &v, m, c->incarnation, r);
 	if (r->code == 0)
-		put(s, &v);
+		store_volume_put(s, &v);
 }
 
 /* V25: a replica of another id is a blank or foreign one: what was in sync is lost. */
@@ -239,14 +280,15 @@ void store_apply_volume_report(struct store *s, const struct command_volume_repo
 		store_refuse(r, PROTO_E_CONFLICT, "volume '%s': node %u has no replica", v.name, c->node);
 		return;
 	}
-	if (strcmp(m->replica, c->replica) == 0 && m->reported == c->incarnation)
+	if (strcmp(m->replica, c->replica) == 0 && m->reported == c->incarnation && m->room == c->room)
 		return;
 	if (strcmp(m->replica, c->replica) != 0)
 		exchange(s, &v, m, c->replica);
 	m->reported = c->incarnation;
+	m->room = c->room;
 	if (m->in_sync && m->incarnation == 0) /* CREATE: its first opening */
 		m->incarnation = c->incarnation;
-	put(s, &v);
+	store_volume_put(s, &v);
 }
 
 /* ---- TAKEOVER, COLD, FORCE ---- */
@@ -330,7 +372,7 @@ void store_apply_volume_takeover(struct store *s, const struct command_volume_ta
 							  : "",
 				c->reason);
 	lead(&v, c);
-	put(s, &v);
+	store_volume_put(s, &v);
 }
 
 /* ---- members ---- */
@@ -374,7 +416,7 @@ void store_apply_volume_member(struct store *s, const struct command_volume_memb
 		v.members[v.n_members++] = (struct store_replica){.node = c->node};
 	else
 		m->leaving = true;
-	put(s, &v);
+	store_volume_put(s, &v);
 	store_event_add(s, "volume", v.name, "%s %s a replica: %s", node_name(s, c->node, &room),
 			c->add ? "gets" : "gives up", c->reason);
 }
@@ -382,6 +424,8 @@ void store_apply_volume_member(struct store *s, const struct command_volume_memb
 static void delete_volume(struct store *s, const struct store_volume *v)
 {
 	CHECK(sql_run(&s->q, "DELETE FROM replicas WHERE volume=?", "s", v->id) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM rooms WHERE volume=?", "s", v->id) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM growing WHERE volume=?", "s", v->id) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM volumes WHERE id=?", "s", v->id) == 0);
 	store_event_add(s, "volume", v->name, "deleted");
 }
@@ -402,7 +446,7 @@ void store_apply_volume_erased(struct store *s, const struct command_volume_eras
 	if (v.deleting && v.n_members == 0)
 		delete_volume(s, &v);
 	else
-		put(s, &v);
+		store_volume_put(s, &v);
 }
 
 /* ---- what administrators want ---- */
@@ -411,15 +455,37 @@ void store_apply_volume_set(struct store *s, const struct command_volume_set *c,
 {
 	struct store_volume v;
 
-	if (!must_find_name(s, c->name, &v, r))
+	if (!store_volume_must_find(s, c->name, &v, r))
 		return;
 	if (c->replicas < 1 || c->replicas > REPLICAS_MAX) {
 		store_refuse(r, PROTO_E_INVALID, "volume '%s': from 1 to %d replicas", c->name, REPLICAS_MAX);
 		return;
 	}
 	v.replicas = c->replicas;
-	put(s, &v);
+	store_volume_put(s, &v);
 	store_event_add(s, "volume", c->name, "%u replicas wanted by %s", c->replicas, s->actor);
+}
+
+void store_apply_volume_grow(struct store *s, const struct command_volume_grow *c, struct store_result *r)
+{
+	struct store_volume v;
+
+	if (!store_volume_must_find(s, c->name, &v, r))
+		return;
+	if (c->size <= v.size || c->size < v.grow_to) {
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' has, or gets, %llu MiB already, and never shrinks",
+			     c->name, (unsigned long long)((v.grow_to ? v.grow_to : v.size) >> 20));
+		return;
+	}
+	if (v.filling) {
+		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is being filled from image '%s': wait for that", c->name,
+			     v.image);
+		return;
+	}
+	v.grow_to = c->size;
+	store_event_add(s, "volume", c->name, "it shall grow to %llu MiB, asked for by %s",
+			(unsigned long long)(c->size >> 20), s->actor);
+	store_volume_put(s, &v);
 }
 
 void store_apply_volume_delete(struct store *s, const struct command_volume_delete *c, struct store_result *r)
@@ -445,7 +511,7 @@ void store_apply_volume_delete(struct store *s, const struct command_volume_dele
 		v.members[i].in_sync = false;
 		v.members[i].leaving = true;
 	}
-	put(s, &v);
+	store_volume_put(s, &v);
 	store_event_add(s, "volume", c->name, "delete asked for by %s", s->actor);
 }
 
@@ -459,7 +525,7 @@ void store_apply_disk(struct store *s, const struct command_disk *c, struct stor
 	struct store_volume v;
 	struct store_vm vm;
 
-	if (!must_find_name(s, c->volume, &v, r))
+	if (!store_volume_must_find(s, c->volume, &v, r))
 		return;
 	if (strcmp(v.vm, c->vm) == 0 && v.disk == c->disk)
 		return;
@@ -475,7 +541,7 @@ void store_apply_disk(struct store *s, const struct command_disk *c, struct stor
 		return;
 	memcpy(v.vm, c->vm, sizeof v.vm);
 	v.disk = c->disk;
-	put(s, &v);
+	store_volume_put(s, &v);
 }
 
 bool store_disks_are_led(struct store *s, const char *vm, uint32_t node)
@@ -494,85 +560,4 @@ void store_disks_release(struct store *s, const char *vm)
 {
 	CHECK(sql_run(&s->q, "UPDATE volumes SET vm='', disk=0, version=version+1 WHERE tenant='default' AND vm=?", "s",
 		      vm) == 0);
-}
-
-/* ---- exports ---- */
-
-static void end_export(struct store *s, const char *name, struct store_result *r)
-{
-	struct command_vm_delete c = {0};
-
-	(void)snprintf(c.name, sizeof c.name, "%s", name);
-	store_apply_vm_delete(s, &c, r);
-}
-
-static void begin_export(struct store *s, struct store_volume *v, const char *name, uint32_t node,
-			 struct store_result *r)
-{
-	if (sql_run(&s->q, "INSERT INTO vms VALUES('default',?,0,0,1,'','','',0,?,'','',?,1,?)", "ssuu", name, name,
-		    s->wall, (uint64_t)node) < 0) {
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is exported already", v->name);
-		return;
-	}
-	CHECK(sql_run(&s->q, "INSERT INTO placements VALUES('default',?,0,?,1,0,1,0,0,0,?,'',0,1)", "suu", name,
-		      store_next_gen(s), s->wall) == 0);
-	(void)snprintf(v->vm, sizeof v->vm, "%s", name);
-	put(s, v);
-}
-
-/* It ends where it is, and is placed on the other node then. */
-static void move_export(struct store *s, const char *name, uint32_t node)
-{
-	CHECK(sql_run(&s->q, "UPDATE vms SET run=1, node=? WHERE tenant='default' AND name=?", "us", (uint64_t)node,
-		      name) == 0);
-	CHECK(sql_run(&s->q, "UPDATE placements SET end_gen=gen, deleting=0 WHERE tenant='default' AND vm=?", "s",
-		      name) == 0);
-}
-
-/* May it begin, move or end? */
-static void check_export(struct store *s, const struct command_export *c, const struct store_volume *v, bool exported,
-			 struct store_result *r)
-{
-	struct store_node room;
-
-	if (v->vm[0] && !exported)
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is a disk of VM '%s'", c->volume, v->vm);
-	else if (c->node == 0 && !exported)
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is not exported", c->volume);
-	else if (!exported && store_count_vms(s) >= VMS_MAX)
-		store_refuse(r, PROTO_E_TOO_MANY, "a cluster has at most %d VMs and exports", VMS_MAX);
-	else if (c->node && v->filling)
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' is being filled from image '%s': wait for that",
-			     c->volume, v->image);
-	else if (c->node && !store_volume_on(v, c->node))
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s' has no replica on %s", c->volume,
-			     node_name(s, c->node, &room));
-}
-
-void store_apply_export(struct store *s, const struct command_export *c, struct store_result *r)
-{
-	char name[NAME_BYTES_MAX];
-	struct store_node room;
-	struct store_volume v;
-	bool exported;
-
-	if (!must_find_name(s, c->volume, &v, r))
-		return;
-	if (snprintf(name, sizeof name, STORE_EXPORT "%s", c->volume) >= (int)sizeof name) {
-		store_refuse(r, PROTO_E_INVALID, "volume '%s': its name is too long to be exported", c->volume);
-		return;
-	}
-	exported = strcmp(v.vm, name) == 0;
-	check_export(s, c, &v, exported, r);
-	if (r->code)
-		return;
-	if (c->node == 0)
-		end_export(s, name, r);
-	else if (exported)
-		move_export(s, name, c->node);
-	else
-		begin_export(s, &v, name, c->node, r);
-	if (r->code == 0)
-		store_event_add(s, "volume", c->volume, "%s%s by %s", c->node ? "export on " : "end of the export",
-				c->node ? node_name(s, c->node, &room) : "", s->actor);
 }

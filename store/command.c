@@ -82,7 +82,7 @@ TYPE(command_volume_change, COMMAND_VOLUME_CHANGE);
 
 #define T struct command_volume_report
 static const struct message_field command_volume_report_fields[] = {F(STR, id), F(U32, node), F(STR, replica),
-								    F(U64, incarnation)};
+								    F(U64, incarnation), F(U64, room)};
 TYPE(command_volume_report, COMMAND_VOLUME_REPORT);
 #undef T
 
@@ -159,6 +159,11 @@ TYPE(command_volume_image, COMMAND_VOLUME_IMAGE);
 #define T struct command_volume_filled
 static const struct message_field command_volume_filled_fields[] = {F(STR, id), F(U32, primary_since)};
 TYPE(command_volume_filled, COMMAND_VOLUME_FILLED);
+#undef T
+
+#define T struct command_volume_grow
+static const struct message_field command_volume_grow_fields[] = {F(STR, name), F(U64, size)};
+TYPE(command_volume_grow, COMMAND_VOLUME_GROW);
 #undef T
 
 void command_begin(const struct command_head *head, struct buf *ret)

@@ -36,6 +36,7 @@ enum command_id {
 	COMMAND_VM_FILES,
 	COMMAND_VOLUME_IMAGE,
 	COMMAND_VOLUME_FILLED,
+	COMMAND_VOLUME_GROW = 50,
 };
 
 struct command_head {
@@ -145,12 +146,13 @@ struct command_volume_change {
 	uint64_t incarnation;
 };
 
-/* REPORT: the engine of @node has opened @replica in this incarnation. */
+/* REPORT: the engine of @node has opened @replica in this incarnation, and its files have @room for so many bytes. */
 struct command_volume_report {
 	char id[VOLUME_NAME_ID];
 	uint32_t node;
 	char replica[VOLUME_NAME_ID];
 	uint64_t incarnation;
+	uint64_t room;
 };
 
 enum volume_takeover_kind {
@@ -187,6 +189,12 @@ struct command_volume_erased {
 struct command_volume_set {
 	char name[NAME_BYTES_MAX];
 	uint32_t replicas;
+};
+
+/* GROW: @size bytes, more than it has, once all that are in sync have room for them. It never shrinks. */
+struct command_volume_grow {
+	char name[NAME_BYTES_MAX];
+	uint64_t size;
 };
 
 /* Not while a VM has it, or it is exported. */
@@ -268,7 +276,8 @@ extern const struct message_type command_head_type, command_genesis_type, comman
 	command_volume_report_type, command_volume_takeover_type, command_volume_member_type,
 	command_volume_erased_type, command_volume_set_type, command_volume_delete_type, command_disk_type,
 	command_export_type, command_node_fence_type, command_image_add_type, command_image_rm_type,
-	command_image_held_type, command_vm_files_type, command_volume_image_type, command_volume_filled_type;
+	command_image_held_type, command_vm_files_type, command_volume_image_type, command_volume_filled_type,
+	command_volume_grow_type;
 
 /* [any] Start an entry: encode @head (bodies must be right) into @ret; append the bodies by message_encode(). */
 void command_begin(const struct command_head *head, struct buf *ret);

@@ -38,6 +38,7 @@ void store_apply_volume_report(struct store *s, const struct command_volume_repo
 void store_apply_volume_takeover(struct store *s, const struct command_volume_takeover *c, struct store_result *r);
 void store_apply_volume_member(struct store *s, const struct command_volume_member *c, struct store_result *r);
 void store_apply_volume_erased(struct store *s, const struct command_volume_erased *c, struct store_result *r);
+void store_apply_volume_grow(struct store *s, const struct command_volume_grow *c, struct store_result *r);
 void store_apply_volume_set(struct store *s, const struct command_volume_set *c, struct store_result *r);
 void store_apply_volume_delete(struct store *s, const struct command_volume_delete *c, struct store_result *r);
 void store_apply_disk(struct store *s, const struct command_disk *c, struct store_result *r);
@@ -50,6 +51,10 @@ void store_apply_vm_files(struct store *s, const struct command_vm_files *c, str
 void store_apply_volume_image(struct store *s, const struct command_volume_image *c, struct store_result *r);
 void store_apply_volume_filled(struct store *s, const struct command_volume_filled *c, struct store_result *r);
 
+/* Write the row back, as a new version; it grows if that is what was waited for. */
+void store_volume_put(struct store *s, struct store_volume *v);
+/* By name, and not one that is being deleted. False: @r says why not. */
+bool store_volume_must_find(struct store *s, const char *name, struct store_volume *ret, struct store_result *r);
 /* Are all disks of @vm led by @node? Else MOVE is refused: it comes in one entry with their takeovers. */
 bool store_disks_are_led(struct store *s, const char *vm, uint32_t node);
 /* The name of a disk of @vm that is not filled yet. False: there is none. */

@@ -22,17 +22,19 @@ bool store_replica_lost_power(const struct store_replica *r)
 	return r->in_sync && !r->leaving && !r->lost && r->reported != r->incarnation;
 }
 
-#define COLUMNS                                                                                                  \
-	"SELECT id, name, size, replicas, vm, disk, version, epoch, primary_node, primary_since, fork, cold, "   \
-	"vm_epoch, deleting, degraded, coalesce(image, ''), coalesce(digest, ''), coalesce(format, ''), filled " \
-	"FROM volumes LEFT JOIN sources ON sources.volume = volumes.id "
+#define COLUMNS                                                                                                        \
+	"SELECT id, name, volumes.size, replicas, vm, disk, version, epoch, primary_node, primary_since, fork, cold, " \
+	"vm_epoch, deleting, degraded, coalesce(image, ''), coalesce(digest, ''), coalesce(format, ''), filled, "      \
+	"growing.size FROM volumes LEFT JOIN sources ON sources.volume = volumes.id "                                  \
+	"LEFT JOIN growing ON growing.volume = volumes.id "
 
 static void read_members(struct store *s, struct store_volume *v)
 {
-	sqlite3_stmt *st = sql_query(&s->q,
-				     "SELECT node, replica, in_sync, incarnation, reported, lost, leaving FROM replicas"
-				     " WHERE volume = ? ORDER BY node",
-				     "s", v->id);
+	sqlite3_stmt *st =
+		sql_query(&s->q,
+			  "SELECT replicas.node, replica, in_sync, incarnation, reported, lost, leaving, size"
+			  " FROM replicas LEFT JOIN rooms USING(volume, node) WHERE volume = ? ORDER BY 1",
+			  "s", v->id);
 
 	while (sql_row(&s->q, st)) {
 		struct store_replica *r = &v->members[v->n_members++];
@@ -45,6 +47,7 @@ static void read_members(struct store *s, struct store_volume *v)
 		r->reported = sql_u64(st, 4);
 		r->lost = sql_u64(st, 5);
 		r->leaving = sql_u64(st, 6);
+		r->room = sql_u64(st, 7); /* NULL: 0 */
 	}
 }
 
@@ -70,6 +73,7 @@ static void read_volume(sqlite3_stmt *st, struct store_volume *ret)
 	sql_str(st, 16, ret->digest, sizeof ret->digest);
 	sql_str(st, 17, ret->format, sizeof ret->format);
 	ret->filling = ret->image[0] && sql_u64(st, 18) == 0;
+	ret->grow_to = sql_u64(st, 19);
 }
 
 size_t store_volumes(struct store *s, struct store_volume *ret, size_t max)

@@ -33,6 +33,10 @@ const char store_schema[] =
 	"CREATE TABLE IF NOT EXISTS replicas(volume TEXT NOT NULL, node INTEGER NOT NULL, replica TEXT NOT NULL,"
 	" in_sync INTEGER NOT NULL, incarnation INTEGER NOT NULL, reported INTEGER NOT NULL, lost INTEGER NOT NULL,"
 	" leaving INTEGER NOT NULL, PRIMARY KEY(volume, node)) WITHOUT ROWID;"
+	/* Volumes that are to grow, and for how many bytes of one a node has said that it has room. */
+	"CREATE TABLE IF NOT EXISTS growing(volume TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE IF NOT EXISTS rooms(volume TEXT NOT NULL, node INTEGER NOT NULL, size INTEGER NOT NULL,"
+	" PRIMARY KEY(volume, node)) WITHOUT ROWID;"
 	/* Images, who holds which file, the files of VMs, what volumes are filled from. */
 	"CREATE TABLE IF NOT EXISTS images(tenant TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,"
 	" bytes INTEGER NOT NULL, size INTEGER NOT NULL, format TEXT NOT NULL, copies INTEGER NOT NULL,"
@@ -58,6 +62,8 @@ const char *const store_tables[] = {"SELECT * FROM meta",
 				    "SELECT * FROM placements ORDER BY tenant, vm",
 				    "SELECT * FROM volumes ORDER BY tenant, name",
 				    "SELECT * FROM replicas ORDER BY volume, node",
+				    "SELECT * FROM growing ORDER BY volume",
+				    "SELECT * FROM rooms ORDER BY volume, node",
 				    "SELECT * FROM images ORDER BY tenant, name",
 				    "SELECT * FROM holders ORDER BY digest, node",
 				    "SELECT * FROM vm_files ORDER BY tenant, vm",

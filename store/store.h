@@ -60,6 +60,7 @@ struct store_replica {
 	uint64_t reported;    /* that its node told last; 0: none */
 	bool lost;            /* in sync by name only: its files are others now (V25) */
 	bool leaving;         /* no member any more: its files are to be erased */
+	uint64_t room;        /* bytes of the volume for which its node told that its files have room; 0: not told */
 };
 
 /* A row of VOLUME-PROTOCOL, section 1, and what an administrator said of it. */
@@ -67,6 +68,7 @@ struct store_volume {
 	char id[VOLUME_NAME_ID];
 	char name[NAME_BYTES_MAX];
 	uint64_t size;
+	uint64_t grow_to;        /* its size as soon as all that are in sync have room for that; 0: it does not grow */
 	uint32_t replicas;       /* wanted */
 	char vm[NAME_BYTES_MAX]; /* whose disk it is, or its export; "": nobody's */
 	uint32_t disk;           /* its number there */

@@ -176,7 +176,7 @@ static bool may_lead(const struct volume_core *c)
 {
 	const struct volume_member *me = core_member(c, c->config.self);
 
-	return c->has_row && !c->broken && c->row.primary == c->config.self && me &&
+	return c->has_row && !c->broken && c->row.primary == c->config.self && me && grow_may_lead(c) &&
 	       (me->incarnation == c->state.incarnation || PLANTED(cut_primary_leads)); /* V2 */
 }
 
@@ -288,11 +288,14 @@ static void learn_epoch(struct volume_core *c)
 
 void volume_core_row(struct volume_core *c, const struct volume_row *row)
 {
+	uint64_t before_size = volume_core_size(c);
 	uint32_t before = c->row.epoch;
 
 	CHECK(row->n_members <= VOLUME_MEMBERS_MAX);
 	if (c->has_row && row->version <= c->row.version)
 		return;
+	if (row->size > before_size && before_size % VOLUME_BLOCK_BYTES && !PLANTED(grow_over_copy))
+		copy_cancel_all(c); /* the last block was a short one: a copy of it does not hold what is new of it */
 	c->row = *row;
 	c->has_row = true;
 	if (row->epoch > c->seen)
@@ -388,8 +391,8 @@ struct volume_core *volume_core_new(const struct volume_config *config, const st
 	c->fx = *effects;
 	c->now = now;
 	c->state = config->state;
-	c->n_extents = (uint32_t)((config->size + VOLUME_EXTENT_BYTES - 1) / VOLUME_EXTENT_BYTES);
-	c->n_blocks = (config->size + VOLUME_BLOCK_BYTES - 1) / VOLUME_BLOCK_BYTES;
+	c->n_extents = volume_extents(config->size);
+	c->n_blocks = volume_blocks(config->size);
 	words = bit_words(c->n_extents);
 	c->intents = xcalloc(words, 8);
 	c->durable = xcalloc(words, 8);
@@ -486,7 +489,7 @@ void volume_core_status(const struct volume_core *c, struct volume_core_status *
 	};
 	for (unsigned i = 0; i < PEERS_MAX && ret->role != VOLUME_IDLE; i++)
 		status_peer(c, i, ret);
-	ret->n_blocks = c->n_blocks;
+	ret->n_blocks = core_blocks(c);
 	ret->scrub = c->scrub.status;
 	for (const struct volume_request *r = c->waiting; r; r = r->next)
 		ret->waiting++;

@@ -23,10 +23,13 @@ struct volume_member {
 	bool in_sync;
 	uint64_t incarnation; /* the one in which it is in sync; 0: none yet */
 	uint64_t reported;    /* the one that its node told last; 0: none */
+	uint64_t size;        /* for which it told that its files have room; 0: not told yet */
 };
 
 struct volume_row {
 	uint64_t version; /* grows with each change, also where the epoch stays */
+	uint64_t size;    /* bytes; only ever grows, and not before all members in sync have room for it */
+	uint64_t grow_to; /* to be made room for; 0: nothing is */
 	uint32_t epoch;
 	node_id_t primary;
 	uint32_t primary_since;
@@ -87,6 +90,7 @@ struct volume_frame {
 	struct volume_ballot active;      /* WELCOME */
 	struct volume_ballot promised;    /* NACK */
 	const uint8_t *intents;           /* WELCOME: a bit per extent, low bits first; valid during the call */
+	uint32_t n_intents;               /* of these; the replica may have room for less than we, or for more */
 	uint8_t hash[VOLUME_HASH_BYTES];  /* HASHED: SHA-256 of the range; zeroes: it cannot be read */
 	void *data;                       /* WRITE, COPY, FETCHED: @length bytes */
 };
@@ -185,7 +189,7 @@ struct volume_effects {
 struct volume_config {
 	node_id_t self;
 	uint8_t replica[VOLUME_ID_BYTES];
-	uint64_t size;
+	uint64_t size;             /* for which the files have room */
 	struct volume_state state; /* as opened */
 	const uint8_t *intents;    /* as opened, copied */
 	/* The map as opened, one page of VOLUME_EXTENT_BLOCKS stamps per extent, copied. Where the intent is set the
@@ -221,6 +225,8 @@ void volume_core_frame(struct volume_core *c, node_id_t from, const struct volum
 void volume_core_state_written(struct volume_core *c, uint64_t seq, int rc);
 void volume_core_intents_written(struct volume_core *c, int rc);
 void volume_core_map_written(struct volume_core *c, uint32_t extent, int rc);
+/* The files have room for @size bytes now, zeroes behind what they had; durable. */
+void volume_core_grown(struct volume_core *c, uint64_t size);
 void volume_core_io_done(struct volume_core *c, struct volume_io *io, int rc);
 void volume_core_submit(struct volume_core *c, struct volume_request *r);
 /* Its queued requests die; the running ones end without an answer (V32). */
@@ -274,6 +280,9 @@ struct volume_core_status {
 };
 
 void volume_core_status(const struct volume_core *c, struct volume_core_status *ret);
+
+/* Bytes that a guest may use: the row's, as far as there is room. */
+uint64_t volume_core_size(const struct volume_core *c);
 
 /* Two of its fields, for little. */
 enum volume_role volume_core_role(const struct volume_core *c);

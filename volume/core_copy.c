@@ -16,7 +16,7 @@ _Static_assert(VOLUME_COPY_BYTES % VOLUME_BLOCK_BYTES == 0 && VOLUME_EXTENT_BYTE
 /* The last block may be a short one. */
 static uint64_t run_length(const struct volume_core *c, uint64_t block, unsigned n)
 {
-	uint64_t left = c->config.size - block * VOLUME_BLOCK_BYTES;
+	uint64_t left = volume_core_size(c) - block * VOLUME_BLOCK_BYTES;
 
 	return left < (uint64_t)n * VOLUME_BLOCK_BYTES ? left : (uint64_t)n * VOLUME_BLOCK_BYTES;
 }
@@ -266,7 +266,7 @@ static bool surely_differs(const struct volume_core *c, uint64_t block, uint8_t 
 /* May block @b go with those before it, of which @first is one? With their stamp (V20), and held like them (V24). */
 static bool goes_along(const struct volume_core *c, uint64_t first, uint64_t b, uint8_t targets)
 {
-	if (b >= c->n_blocks || b % VOLUME_EXTENT_BLOCKS == 0 || who_needs(c, b) != targets)
+	if (b >= core_blocks(c) || b % VOLUME_EXTENT_BLOCKS == 0 || who_needs(c, b) != targets)
 		return false;
 	if (!surely_differs(c, b, targets))
 		return false;
@@ -348,7 +348,7 @@ static void copy_for_guest(struct volume_core *c)
 static void announce(struct volume_core *c, unsigned slot, uint64_t extent)
 {
 	struct peer *p = &c->peers[slot];
-	uint64_t end = extent + HINT_EXTENTS < c->n_extents ? extent + HINT_EXTENTS : c->n_extents;
+	uint64_t n = volume_extents(volume_core_size(c)), end = extent + HINT_EXTENTS < n ? extent + HINT_EXTENTS : n;
 
 	if (extent + HINT_EXTENTS / 2 < p->hinted || p->hinted >= end)
 		return;
@@ -357,8 +357,8 @@ static void announce(struct volume_core *c, unsigned slot, uint64_t extent)
 
 		if (!peer_needs_extent(c, p, e))
 			continue;
-		f.length = c->config.size - f.offset < VOLUME_EXTENT_BYTES ? c->config.size - f.offset
-									   : VOLUME_EXTENT_BYTES;
+		f.length = volume_core_size(c) - f.offset < VOLUME_EXTENT_BYTES ? volume_core_size(c) - f.offset
+										: VOLUME_EXTENT_BYTES;
 		bit_set(c->remote, e);
 		peer_send(c, slot, &f);
 	}
@@ -378,14 +378,15 @@ static unsigned run_max(const struct volume_core *c)
 static unsigned copy_next(struct volume_core *c, unsigned slot)
 {
 	struct peer *p = &c->peers[slot];
+	uint64_t blocks = core_blocks(c);
 
-	for (uint64_t tries = 0; tries < c->n_blocks; tries++) {
+	for (uint64_t tries = 0; tries < blocks; tries++) {
 		uint64_t b = p->cursor;
 		struct op *op = NULL;
 		unsigned n;
 
-		if (b % 64 == 0 && p->need[b / 64] == 0 && b + 64 <= c->n_blocks) { /* nothing in this word */
-			p->cursor = b + 64 < c->n_blocks ? b + 64 : 0;
+		if (b % 64 == 0 && p->need[b / 64] == 0 && b + 64 <= blocks) { /* nothing in this word */
+			p->cursor = b + 64 < blocks ? b + 64 : 0;
 			tries += 63;
 			continue;
 		}
@@ -394,7 +395,7 @@ static unsigned copy_next(struct volume_core *c, unsigned slot)
 			op = copy_begin(c, b, run_max(c), who_needs(c, b), false);
 		}
 		n = op ? run_blocks(op->length) : 1;
-		p->cursor = b + n < c->n_blocks ? b + n : 0;
+		p->cursor = b + n < blocks ? b + n : 0;
 		if (op)
 			return n;
 	}

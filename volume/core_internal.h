@@ -144,7 +144,7 @@ struct volume_core {
 	bool intents_dirty, intents_busy;
 	uint8_t *intent_bytes;
 	struct extent_stamps *stamps;
-	uint32_t n_extents;
+	uint32_t n_extents; /* for which there is room, as of config.size; in use may be less: core_blocks() */
 	uint64_t n_blocks;
 	unsigned ios;         /* local I/O of any kind that has been begun */
 	unsigned replica_ios; /* of these the ones for another primary */
@@ -218,6 +218,11 @@ static inline size_t bit_words(uint64_t n)
 }
 
 uint64_t bits_count(const uint64_t *v, uint64_t n);
+
+/* ---- core_grow.c ---- */
+uint64_t core_blocks(const struct volume_core *c); /* in use: what a primary speaks of */
+bool grow_may_lead(const struct volume_core *c);
+bool grow_may_join(const struct volume_core *c, const struct volume_member *m);
 
 /* ---- core.c ---- */
 void core_step(struct volume_core *c);

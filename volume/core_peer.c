@@ -228,6 +228,8 @@ static bool may_greet(const struct volume_core *c, unsigned slot)
 	if (core_member(c, p->node)->reported ==
 	    0) /* its engine is not there yet: a HELLO would be lost, and waited for */
 		return false;
+	if (!grow_may_join(c, core_member(c, p->node)))
+		return false;
 	return c->join == JOIN_NONE ? core_all_known(c) : c->joiner == slot; /* V24 */
 }
 
@@ -245,13 +247,14 @@ static void greet(struct volume_core *c, unsigned slot)
 
 static bool frame_intent(const struct volume_frame *f, uint64_t extent)
 {
-	return f->intents[extent / 8] >> (extent % 8) & 1;
+	return extent < f->n_intents && f->intents[extent / 8] >> (extent % 8) & 1;
 }
 
 static void need_extent(struct volume_core *c, struct peer *p, uint64_t extent)
 {
-	for (uint64_t b = extent * VOLUME_EXTENT_BLOCKS; b < (extent + 1) * VOLUME_EXTENT_BLOCKS && b < c->n_blocks;
-	     b++)
+	uint64_t blocks = core_blocks(c);
+
+	for (uint64_t b = extent * VOLUME_EXTENT_BLOCKS; b < (extent + 1) * VOLUME_EXTENT_BLOCKS && b < blocks; b++)
 		peer_need(c, p, b);
 }
 
@@ -284,7 +287,7 @@ static void need_of_joiner(struct volume_core *c, struct peer *p, const struct v
 		base = f->promised;
 	if (PLANTED(base_store_epoch))
 		base = (struct volume_ballot){f->active.epoch, UINT32_MAX};
-	for (uint64_t b = 0; b < c->n_blocks; b++)
+	for (uint64_t b = 0; b < core_blocks(c); b++)
 		if (lacks(c, f, map_get(c, b), base) || frame_intent(f, b / VOLUME_EXTENT_BLOCKS))
 			peer_need(c, p, b);
 }

@@ -67,7 +67,8 @@ static void welcome(struct volume_core *c)
 				     .incarnation = c->state.incarnation,
 				     .active = c->state.active,
 				     .promised = c->state.promised,
-				     .intents = c->intent_bytes};
+				     .intents = c->intent_bytes,
+				     .n_intents = c->n_extents};
 
 	memcpy(reply.replica, c->config.replica, sizeof reply.replica);
 	for (uint32_t e = 0; e < bit_words(c->n_extents) * 8; e++)

@@ -221,7 +221,7 @@ void scrub_step(struct volume_core *c)
 		copy_io(c, s->op, VOLUME_IO_WRITE);
 	if (!s->status.on || s->op)
 		return;
-	if (s->status.block < c->n_blocks) {
+	if (s->status.block < core_blocks(c)) {
 		next(c);
 	} else {
 		s->status.on = false;

@@ -87,6 +87,7 @@ static bool read_members(const struct message_bin *bin, struct volume_row *ret)
 		m->in_sync = e.in_sync;
 		m->incarnation = e.incarnation;
 		m->reported = e.reported;
+		m->size = e.size;
 		ret->n_members++;
 		p += used;
 		left -= used;
@@ -98,6 +99,8 @@ static bool read_row(const struct engine_row *r, uint8_t ret_id[VOLUME_ID_BYTES]
 {
 	_Static_assert((int)ENGINE_REPLICAS_MAX == VOLUME_MEMBERS_MAX, "one is the other");
 	*ret = (struct volume_row){.version = r->version,
+				   .size = r->size,
+				   .grow_to = r->grow_to,
 				   .epoch = r->epoch,
 				   .primary = r->primary,
 				   .primary_since = r->primary_since,
@@ -113,7 +116,7 @@ static bool is_reported(const struct vol *v)
 {
 	const struct volume_member *m = vol_member(v);
 
-	return v->step == VOL_OPEN && m && m->reported == v->incarnation &&
+	return v->step == VOL_OPEN && m && m->reported == v->incarnation && m->size == v->room &&
 	       memcmp(m->replica, v->replica_id, sizeof v->replica_id) == 0;
 }
 
@@ -153,7 +156,6 @@ static struct vol *new_vol(struct engine *g, const uint8_t id[VOLUME_ID_BYTES], 
 {
 	struct vol *v = vol_new(g, id);
 
-	v->size = r->size;
 	memcpy(v->name, r->name, sizeof v->name);
 	return v;
 }
@@ -164,7 +166,6 @@ static void want_again(struct vol *v, const struct engine_row *r, const struct v
 	if (row->version <= v->row.version)
 		return;
 	v->agent.wanted_again = names(row, v->g->node);
-	v->size = r->size;
 	adopt(v, r, row);
 }
 
@@ -181,9 +182,6 @@ static bool row_came(struct engine *g, const void *msg, int fd)
 	v = find(g, id);
 	if (v && v->agent.dropping) {
 		want_again(v, r, &row);
-	} else if (v && v->size != r->size) {
-		log_error("%s: its row says %llu bytes, its replica here has %llu: ignoring it", v->name,
-			  (unsigned long long)r->size, (unsigned long long)v->size);
 	} else if (v) {
 		adopt(v, r, &row);
 		agent_moved(v);
@@ -356,12 +354,23 @@ static void agent_caller_gone(struct engine *g, struct caller *c)
 
 /* ---- life ---- */
 
+/* QEMU learns a size when it connects, so it is made to; others keep the old one until they connect anew. */
+static void tell_size(struct vol *v)
+{
+	if (v->step != VOL_OPEN || v->agent.size_known == vol_size(v))
+		return;
+	if (v->agent.size_known && v->agent.serve == ENGINE_SERVE_VM)
+		vol_drop_clients(v);
+	v->agent.size_known = vol_size(v);
+}
+
 static void turn_of(struct vol *v, usec_t now)
 {
 	if (v->agent.asked && now >= v->agent.asked_until)
 		proposed(v, -ETIMEDOUT);
 	if (v->agent.serve == ENGINE_SERVE_EXPORT && !agent_allows(v))
 		vol_drop_clients(v); /* L23: also those that ask for nothing */
+	tell_size(v);
 	tell_due(v, now);
 }
 
@@ -398,6 +407,13 @@ static void agent_opened(struct vol *v)
 	tell_due(v, clock_boottime());
 }
 
+static void agent_grown(struct vol *v)
+{
+	v->is_reported = is_reported(v);
+	v->agent.next_opened = 0;
+	tell_due(v, clock_boottime());
+}
+
 static bool agent_is_idle(const struct engine *g)
 {
 	(void)g;
@@ -420,6 +436,7 @@ const struct engine_store engine_agent_store = {
 	.report = agent_report,
 	.opened = agent_opened,
 	.moved = agent_moved,
+	.grown = agent_grown,
 	.erased = agent_erased,
 	.linked = agent_linked,
 	.found = agent_found,

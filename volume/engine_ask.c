@@ -110,7 +110,7 @@ static void vol_json(const struct vol *v, struct buf *ret)
 	if (v->step == VOL_OPEN)
 		volume_core_status(v->core, &st);
 	buf_printf(ret, "{\"name\": \"%s\", \"size\": %llu, \"epoch\": %u, \"primary\": %u, \"role\": \"%s\"", v->name,
-		   (unsigned long long)v->size, v->row.epoch, v->row.primary, role_of(v, &st));
+		   (unsigned long long)vol_size(v), v->row.epoch, v->row.primary, role_of(v, &st));
 	if (v->step == VOL_OPEN)
 		core_json(v, &st, ret);
 	buf_printf(ret, "}");
@@ -155,7 +155,7 @@ static void progress(const struct vol *v, struct buf *ret)
 		volume_core_status(v->core, &st);
 	bytes = s->block * VOLUME_BLOCK_BYTES;
 	buf_printf(ret, "%s %llu %llu %llu %llu %llu %llu %llu\n", s->on ? "on" : "done",
-		   (unsigned long long)(bytes < v->size ? bytes : v->size), (unsigned long long)v->size,
+		   (unsigned long long)(bytes < vol_size(v) ? bytes : vol_size(v)), (unsigned long long)vol_size(v),
 		   (unsigned long long)s->wrong, (unsigned long long)s->undecided, (unsigned long long)s->lost,
 		   (unsigned long long)s->skipped, (unsigned long long)s->passes);
 }

@@ -18,7 +18,7 @@ static int guest_open(void *ctx, const char *name, struct nbd_export *ret)
 	if (!vol_serves(v)) /* V32, L23 */
 		return -EAGAIN;
 	volume_core_status(v->core, &st);
-	*ret = (struct nbd_export){.volume = v, .size = v->size, .epoch = st.lead.epoch};
+	*ret = (struct nbd_export){.volume = v, .size = vol_size(v), .epoch = st.lead.epoch};
 	return 0;
 }
 

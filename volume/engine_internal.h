@@ -29,9 +29,11 @@ struct map_job {
 struct meta {
 	bool busy;
 	bool has_state, has_intents;
+	uint64_t grow_to; /* 0: nothing is to grow */
+	size_t bytes;     /* of bits, for the replica as it is */
 	struct volume_state state;
 	uint64_t seq;
-	uint8_t *bits; /* volume_bits_bytes() */
+	uint8_t *bits;
 	struct map_job *maps, **maps_end;
 };
 
@@ -46,6 +48,8 @@ struct vol_agent {
 	struct volume_change change;
 	usec_t next_opened, next_status; /* to be told */
 	bool leads, serves;              /* as told */
+	uint64_t size;                   /* likewise; 0: not yet */
+	uint64_t size_known;             /* to clients that are connected */
 	char problem[REASON_BYTES_MAX];
 };
 
@@ -65,7 +69,6 @@ struct vol {
 	struct engine *g;
 	char name[NAME_BYTES_MAX];
 	uint8_t id[VOLUME_ID_BYTES];
-	uint64_t size;
 	struct volume_row row; /* version 0: none yet */
 	enum vol_step step;
 	bool is_reported; /* the store knows what was opened here: */
@@ -73,8 +76,11 @@ struct vol {
 	uint8_t replica_id[VOLUME_ID_BYTES];
 	char problem[REASON_BYTES_MAX]; /* why it cannot be opened; "" for none */
 	struct vol_agent agent;
-	bool force;   /* the next opening is in a new incarnation (V13) */
-	usec_t again; /* VOL_FAILED: when */
+	uint64_t room;     /* of the files, as the core knows; 0: nothing is open */
+	uint64_t growing;  /* they are made larger; 0: no */
+	usec_t grow_again; /* not before */
+	bool force;        /* the next opening is in a new incarnation (V13) */
+	usec_t again;      /* VOL_FAILED: when */
 	struct volume_replica *replica;
 	struct volume_core *core;
 	unsigned ios;
@@ -128,6 +134,8 @@ struct engine_store {
 	void (*opened)(struct vol *v);
 	/* Whether it leads or serves may have changed, or why it cannot. Not from inside the core. */
 	void (*moved)(struct vol *v);
+	/* Its files have more room (@v->room): to be reported. */
+	void (*grown)(struct vol *v);
 	/* The files are gone. */
 	void (*erased)(struct vol *v);
 	void (*linked)(struct engine *g, node_id_t node, bool up);
@@ -157,7 +165,9 @@ void job_begin(struct engine *g, struct job *j);
 struct vol *vol_new(struct engine *g, const uint8_t id[VOLUME_ID_BYTES]); /* VOL_CLOSED */
 void vol_open(struct vol *v);
 void vol_end(struct vol *v);
+void vol_broken(struct vol *v, int rc); /* V13: it ends, and is opened in a new incarnation */
 void vol_step(struct vol *v, usec_t now);
+uint64_t vol_size(const struct vol *v); /* in use here, or, where nothing is open, as the row says */
 const struct volume_member *vol_member(const struct vol *v); /* this node's, or NULL */
 bool vol_serves(const struct vol *v);                        /* a client that connects now is let in */
 void vol_drop_clients(struct vol *v);
@@ -169,6 +179,7 @@ void meta_free(struct vol *v);
 void meta_state(struct vol *v, const struct volume_state *state, uint64_t seq);
 void meta_intents(struct vol *v, const uint8_t *bits);
 void meta_map(struct vol *v, uint32_t extent, const struct volume_ballot *stamps);
+void meta_grow(struct vol *v, usec_t now); /* if it is to: see struct volume_row */
 
 /* engine_erase.c: the files of a replica that was given up */
 void vol_erase(struct vol *v); /* store->erased() follows, and VOL_ERASED or an opening anew */

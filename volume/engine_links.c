@@ -22,7 +22,7 @@ struct links {
 
 void links_send(struct links *s, struct vol *v, node_id_t node, const struct volume_frame *f)
 {
-	struct wire_frame w = {.f = *f, .n_intents = (volume_extents(v->size) + 7) / 8};
+	struct wire_frame w = {.f = *f, .n_intents = (f->n_intents + 7) / 8};
 
 	CHECK(node <= NODES_MAX);
 	if (!s->by_node[node])
@@ -72,8 +72,6 @@ static void frame_cb(void *ctx, node_id_t node, const struct wire_frame *w)
 
 	if (!v || v->step != VOL_OPEN || v->relink[node])
 		return;
-	if (f.kind == VOLUME_F_WELCOME && w->n_intents < (volume_extents(v->size) + 7) / 8)
-		return; /* a replica of another size */
 	if (f.data) {
 		f.data = aligned_alloc(VOLUME_SECTOR_BYTES, (f.length + VOLUME_SECTOR_BYTES - 1) / VOLUME_SECTOR_BYTES *
 								    VOLUME_SECTOR_BYTES);

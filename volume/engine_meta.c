@@ -3,8 +3,12 @@
  */
 #include "volume/engine_internal.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define GROW_AGAIN (USEC_PER_SEC) /* there was no room */
 
 struct meta_job {
 	struct job job;
@@ -14,6 +18,7 @@ struct meta_job {
 	uint64_t seq;
 	uint8_t *bits;
 	struct map_job *map;
+	uint64_t grow_to;
 	int rc;
 	struct err e;
 };
@@ -27,6 +32,8 @@ static void run(struct job *j)
 		m->rc = volume_replica_write_state(r, &m->state, &m->e);
 	} else if (m->is_intents) {
 		m->rc = volume_replica_write_intents(r, m->bits, &m->e);
+	} else if (m->grow_to) {
+		m->rc = volume_replica_grow(r, m->grow_to, &m->e);
 	} else {
 		struct volume_map_write w = {m->map->extent, m->map->stamps};
 
@@ -35,6 +42,29 @@ static void run(struct job *j)
 }
 
 static void next(struct vol *v);
+
+static void grown(struct vol *v, const struct meta_job *m)
+{
+	struct meta *q = &v->meta;
+	uint8_t *bits;
+
+	v->growing = 0;
+	v->grow_again = clock_boottime() + GROW_AGAIN;
+	(void)snprintf(v->problem, sizeof v->problem, "%.*s", (int)sizeof v->problem - 1, m->rc < 0 ? m->e.text : "");
+	if (m->rc == -EIO) { /* V13 */
+		vol_broken(v, m->rc);
+	} else if (m->rc == 0) {
+		bits = xcalloc(1, volume_bits_bytes(m->grow_to));
+		memcpy(bits, q->bits, q->bytes);
+		free(q->bits);
+		q->bits = bits;
+		q->bytes = volume_bits_bytes(m->grow_to);
+		v->room = m->grow_to;
+		log_info("%s: the replica here has room for %llu bytes", v->name, (unsigned long long)v->room);
+		volume_core_grown(v->core, v->room);
+		v->g->store->grown(v);
+	}
+}
 
 static void done(struct job *j)
 {
@@ -51,6 +81,8 @@ static void done(struct job *j)
 		volume_core_state_written(v->core, m->seq, m->rc);
 	else if (m->is_intents)
 		volume_core_intents_written(v->core, m->rc);
+	else if (m->grow_to)
+		grown(v, m);
 	else
 		volume_core_map_written(v->core, m->map->extent, m->rc);
 	if (v->core && m->is_state)
@@ -66,7 +98,7 @@ static void next(struct vol *v)
 	struct meta *q = &v->meta;
 	struct meta_job *m;
 
-	if (q->busy || !v->core || (!q->has_state && !q->has_intents && !q->maps))
+	if (q->busy || !v->core || (!q->has_state && !q->has_intents && !q->maps && !q->grow_to))
 		return;
 	m = xcalloc(1, sizeof *m);
 	m->job = (struct job){.run = run, .done = done};
@@ -78,9 +110,12 @@ static void next(struct vol *v)
 		q->has_state = false;
 	} else if (q->has_intents) {
 		m->is_intents = true;
-		m->bits = xcalloc(1, volume_bits_bytes(v->size));
-		memcpy(m->bits, q->bits, volume_bits_bytes(v->size));
+		m->bits = xcalloc(1, q->bytes);
+		memcpy(m->bits, q->bits, q->bytes);
 		q->has_intents = false;
+	} else if (q->grow_to) {
+		m->grow_to = q->grow_to;
+		q->grow_to = 0;
 	} else {
 		m->map = q->maps;
 		q->maps = m->map->next;
@@ -94,7 +129,9 @@ static void next(struct vol *v)
 
 void meta_init(struct vol *v)
 {
-	v->meta = (struct meta){.bits = xcalloc(1, volume_bits_bytes(v->size))};
+	size_t bytes = volume_bits_bytes(v->room);
+
+	v->meta = (struct meta){.bits = xcalloc(1, bytes), .bytes = bytes};
 	v->meta.maps_end = &v->meta.maps;
 }
 
@@ -120,7 +157,7 @@ void meta_state(struct vol *v, const struct volume_state *state, uint64_t seq)
 
 void meta_intents(struct vol *v, const uint8_t *bits)
 {
-	memcpy(v->meta.bits, bits, (volume_extents(v->size) + 7) / 8);
+	memcpy(v->meta.bits, bits, (volume_extents(v->room) + 7) / 8);
 	v->meta.has_intents = true;
 	next(v);
 }
@@ -128,11 +165,22 @@ void meta_intents(struct vol *v, const uint8_t *bits)
 void meta_map(struct vol *v, uint32_t extent, const struct volume_ballot *stamps)
 {
 	struct map_job *map = xcalloc(1, sizeof *map);
-	uint64_t first = (uint64_t)extent * VOLUME_EXTENT_BLOCKS, blocks = volume_blocks(v->size) - first;
+	uint64_t first = (uint64_t)extent * VOLUME_EXTENT_BLOCKS, blocks = volume_blocks(v->room) - first;
 
 	map->extent = extent;
 	memcpy(map->stamps, stamps, (blocks < VOLUME_EXTENT_BLOCKS ? blocks : VOLUME_EXTENT_BLOCKS) * sizeof *stamps);
 	*v->meta.maps_end = map;
 	v->meta.maps_end = &map->next;
+	next(v);
+}
+
+/* What the store says, or is to say as soon as all in sync have room for it. */
+void meta_grow(struct vol *v, usec_t now)
+{
+	uint64_t want = v->row.grow_to > v->row.size ? v->row.grow_to : v->row.size;
+
+	if (v->growing || want <= v->room || now < v->grow_again)
+		return;
+	v->growing = v->meta.grow_to = want;
 	next(v);
 }

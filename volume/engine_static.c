@@ -60,7 +60,6 @@ static void take(struct engine *g, const struct static_volume *s)
 		return;
 	}
 	v = vol_new(g, s->id);
-	v->size = s->size;
 	memcpy(v->name, s->name, sizeof v->name);
 	vol_row(v, &s->row);
 	vol_open(v);
@@ -165,7 +164,45 @@ static void file_propose(struct vol *v, const struct volume_change *change)
 static int file_report(const struct vol *v, const struct volume_replica *r, struct err *e)
 {
 	return static_report(v->g->file_store->path, v->name, v->g->node, volume_replica_super(r)->replica,
-			     volume_replica_state(r)->incarnation, e);
+			     volume_replica_state(r)->incarnation, volume_replica_super(r)->size, e);
+}
+
+struct grown_job {
+	struct job job;
+	struct vol *v;
+	uint8_t replica[VOLUME_ID_BYTES];
+	uint64_t incarnation, size;
+	int rc;
+	struct err e;
+};
+
+static void grown_run(struct job *j)
+{
+	struct grown_job *o = CONTAINER_OF(j, struct grown_job, job);
+
+	o->rc = static_report(o->v->g->file_store->path, o->v->name, o->v->g->node, o->replica, o->incarnation, o->size,
+			      &o->e);
+}
+
+static void grown_done(struct job *j)
+{
+	struct grown_job *o = CONTAINER_OF(j, struct grown_job, job);
+
+	o->v->jobs--;
+	if (o->rc < 0)
+		log_warning("%s: %s", o->v->name, o->e.text);
+	free(o);
+}
+
+static void file_grown(struct vol *v)
+{
+	struct grown_job *o = xcalloc(1, sizeof *o);
+
+	*o = (struct grown_job){
+		.job = {.run = grown_run, .done = grown_done}, .v = v, .incarnation = v->incarnation, .size = v->room};
+	memcpy(o->replica, v->replica_id, sizeof o->replica);
+	v->jobs++;
+	job_begin(v->g, &o->job);
 }
 
 static void file_opened(struct vol *v)
@@ -270,6 +307,7 @@ const struct engine_store engine_static_store = {
 	.report = file_report,
 	.opened = file_opened,
 	.moved = file_moved,
+	.grown = file_grown,
 	.erased = file_erased,
 	.linked = file_linked,
 	.found = file_found,

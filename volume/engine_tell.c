@@ -90,12 +90,12 @@ static bool leads(const struct vol *v)
 static bool has_moved(const struct vol *v)
 {
 	return v->agent.leads != leads(v) || v->agent.serves != vol_serves(v) ||
-	       strcmp(v->agent.problem, v->problem) != 0;
+	       (v->step == VOL_OPEN && v->agent.size != vol_size(v)) || strcmp(v->agent.problem, v->problem) != 0;
 }
 
 static void tell_status(struct vol *v, usec_t now)
 {
-	struct engine_status msg = {.leads = leads(v), .serves = vol_serves(v)};
+	struct engine_status msg = {.leads = leads(v), .serves = vol_serves(v), .size = vol_size(v)};
 	struct buf peers = {0};
 
 	volume_id_text(v->id, msg.id);
@@ -107,6 +107,7 @@ static void tell_status(struct vol *v, usec_t now)
 	msg.peers = (struct message_bin){peers.data, peers.len};
 	v->agent.leads = msg.leads;
 	v->agent.serves = msg.serves;
+	v->agent.size = msg.size;
 	memcpy(v->agent.problem, v->problem, sizeof v->problem);
 	v->agent.next_status = now + STATUS_EVERY;
 	tell(v->g, &engine_status_type, &msg);
@@ -115,7 +116,7 @@ static void tell_status(struct vol *v, usec_t now)
 
 static void tell_opened(struct vol *v, usec_t now)
 {
-	struct engine_opened msg = {.incarnation = v->incarnation};
+	struct engine_opened msg = {.incarnation = v->incarnation, .size = v->room};
 
 	volume_id_text(v->id, msg.id);
 	volume_id_text(v->replica_id, msg.replica);

@@ -105,14 +105,17 @@ static void fx_drop_clients(void *ctx)
 	vol_drop_clients(ctx);
 }
 
-static void fx_broken(void *ctx, int rc)
+void vol_broken(struct vol *v, int rc)
 {
-	struct vol *v = ctx;
-
 	log_error("%s: this replica counts as one that lost power: %s", v->name, strerror(-rc));
 	volume_replica_poison(v->replica);
 	v->force = true; /* V13 */
 	vol_end(v);
+}
+
+static void fx_broken(void *ctx, int rc)
+{
+	vol_broken(ctx, rc);
 }
 
 static void *fx_buffer(void *ctx, uint64_t length)
@@ -175,7 +178,8 @@ static const struct volume_effects effects = {
 struct open_job {
 	struct job job;
 	struct vol *v;
-	bool in_sync; /* as of the row when it began: a newer one may come meanwhile */
+	bool in_sync;  /* as of the row when it began: a newer one may come meanwhile */
+	uint64_t size; /* likewise */
 	struct volume_replica *replica;
 	struct volume_ballot *stamps;
 	int rc;
@@ -188,6 +192,11 @@ void vol_path(const struct vol *v, char ret[PATH_BYTES_MAX + 64])
 
 	volume_id_text(v->id, id);
 	(void)snprintf(ret, PATH_BYTES_MAX + 64, "%s/volumes/%s", v->g->dir, id);
+}
+
+uint64_t vol_size(const struct vol *v)
+{
+	return v->core ? volume_core_size(v->core) : v->row.size;
 }
 
 const struct volume_member *vol_member(const struct vol *v)
@@ -208,7 +217,7 @@ static int open_or_make(struct open_job *o)
 	rc = volume_replica_open(path, &options, &o->replica, &o->e);
 	if (rc != -ENOENT)
 		return rc;
-	rc = volume_replica_create(path, o->v->id, o->v->size, NULL, &o->e);
+	rc = volume_replica_create(path, o->v->id, o->size, NULL, &o->e);
 	return rc < 0 ? rc : volume_replica_open(path, &options, &o->replica, &o->e);
 }
 
@@ -226,7 +235,7 @@ static int blank_if_lost(struct open_job *o)
 
 static int load_stamps(struct open_job *o)
 {
-	uint32_t extents = volume_extents(o->v->size);
+	uint32_t extents = volume_extents(volume_replica_super(o->replica)->size);
 	int rc;
 
 	o->stamps = xcalloc((size_t)extents * VOLUME_EXTENT_BLOCKS, sizeof *o->stamps);
@@ -256,8 +265,8 @@ static void open_run(struct job *j)
 	struct vol *v = o->v;
 
 	o->rc = open_or_make(o);
-	if (o->rc == 0 && volume_replica_super(o->replica)->size != v->size)
-		o->rc = err_set(&o->e, -EINVAL, "the replica here has another size than the store says");
+	if (o->rc == 0 && volume_replica_super(o->replica)->size > o->size) /* else it gets more room */
+		o->rc = err_set(&o->e, -EINVAL, "the replica here is larger than the store says");
 	if (o->rc == 0)
 		o->rc = blank_if_lost(o);
 	if (o->rc == 0)
@@ -270,7 +279,7 @@ static void core_begin(struct vol *v, struct open_job *o)
 {
 	struct volume_effects fx = effects;
 	struct volume_config config = {.self = v->g->node,
-				       .size = v->size,
+				       .size = volume_replica_super(o->replica)->size,
 				       .state = *volume_replica_state(o->replica),
 				       .intents = volume_replica_intents(o->replica),
 				       .stamps = o->stamps,
@@ -285,6 +294,8 @@ static void core_begin(struct vol *v, struct open_job *o)
 	v->incarnation = config.state.incarnation;
 	memcpy(v->replica_id, config.replica, sizeof v->replica_id);
 	v->replica = o->replica;
+	v->room = config.size;
+	v->growing = 0;
 	if (v->g->config.direct)
 		go_direct(v, volume_replica_data(v->replica));
 	v->force = false;
@@ -342,6 +353,7 @@ void vol_open(struct vol *v)
 	o->job = (struct job){.run = open_run, .done = open_done};
 	o->v = v;
 	o->in_sync = m && m->in_sync;
+	o->size = v->row.grow_to > v->row.size ? v->row.grow_to : v->row.size;
 	v->jobs++;
 	job_begin(v->g, &o->job);
 }
@@ -368,6 +380,7 @@ static void close_ended(struct vol *v, usec_t now)
 {
 	v->core = volume_core_free(v->core);
 	v->replica = volume_replica_close(v->replica);
+	v->room = 0;
 	meta_free(v);
 	v->step = v->g->closing || v->agent.dropping ? VOL_CLOSED : VOL_FAILED;
 	v->again = now;
@@ -379,8 +392,10 @@ void vol_step(struct vol *v, usec_t now)
 		links_tell(v->g->links, v, now);
 		volume_core_tick(v->core, now);
 	}
-	if (v->step == VOL_OPEN) /* still */
+	if (v->step == VOL_OPEN) { /* still */
+		meta_grow(v, now);
 		scrub_turn(v, now);
+	}
 	if (v->step == VOL_ENDING && v->ios == 0 && v->jobs == 0)
 		close_ended(v, now);
 	if (v->step == VOL_FAILED && now >= v->again && !v->g->closing)

@@ -58,6 +58,8 @@ enum {
 	AT_MOUNT = 112,
 	AT_BOOT = 120,
 	AT_INODES = 136,
+	AT_GROWN = 160,
+	AT_GROWING = 168,
 };
 
 #define STATE_FLAG_LOST 1u
@@ -217,7 +219,10 @@ enum volume_fault volume_super_decode(const uint8_t *page, struct volume_super *
 
 static bool state_can_be(const struct volume_state *s)
 {
-	return s->incarnation != 0 && volume_ballot_compare(s->active, s->promised) <= 0;
+	bool sizes = (s->size == 0 || volume_size_is_valid(s->size)) &&
+		     (s->growing == 0 || (volume_size_is_valid(s->growing) && s->growing > s->size));
+
+	return s->incarnation != 0 && volume_ballot_compare(s->active, s->promised) <= 0 && sizes;
 }
 
 void volume_state_encode(const struct volume_state *s, const uint8_t *replica, uint64_t seq, uint8_t *ret)
@@ -236,6 +241,8 @@ void volume_state_encode(const struct volume_state *s, const uint8_t *replica, u
 	memcpy(ret + AT_BOOT, s->origin.boot, sizeof s->origin.boot);
 	for (size_t i = 0; i < ARRAY_LEN(s->origin.inodes); i++)
 		put64(ret, AT_INODES + 8 * i, s->origin.inodes[i]);
+	put64(ret, AT_GROWN, s->size);
+	put64(ret, AT_GROWING, s->growing);
 	page_end(ret);
 }
 
@@ -259,6 +266,8 @@ enum volume_fault volume_state_decode(const uint8_t *page, const uint8_t *replic
 	memcpy(s.origin.boot, page + AT_BOOT, sizeof s.origin.boot);
 	for (size_t i = 0; i < ARRAY_LEN(s.origin.inodes); i++)
 		s.origin.inodes[i] = get64(page, AT_INODES + 8 * i);
+	s.size = get64(page, AT_GROWN);
+	s.growing = get64(page, AT_GROWING);
 	if (!state_can_be(&s) || get64(page, AT_SEQ) == 0)
 		return VOLUME_FAULT_VALUE;
 	*ret = s;

@@ -125,7 +125,7 @@ static inline void volume_bit_set(uint8_t *bits, uint32_t i, bool on)
 
 /* ---- what the pages hold ---- */
 
-/* Page 0 of `meta`, written once. */
+/* Page 0 of `meta`, written once: with the size that the volume had when the replica was made. */
 struct volume_super {
 	uint8_t volume[VOLUME_ID_BYTES];
 	uint8_t replica[VOLUME_ID_BYTES]; /* random; a replica that was made anew has another one */
@@ -163,6 +163,8 @@ struct volume_state {
 	uint32_t cold_done;            /* epoch of the COLD whose settled reads were flushed (V27) */
 	bool lost;                   /* a lost replica (V25): nothing in `data` counts; it must be blanked and joins */
 	struct volume_origin origin; /* volume_replica_open() keeps it; others pass it on */
+	uint64_t size;               /* of a volume that has grown; 0: as the superblock says. As `origin` */
+	uint64_t growing;            /* the files may have any size up to this one; 0: they do not grow. As `origin` */
 };
 
 /* ---- encoding and decoding ---- */

@@ -190,15 +190,17 @@ static bool read_pair(struct inspector *in, uint32_t pair, decoder decode, uint8
 	return true;
 }
 
-static void check_size(struct inspector *in, int file, uint64_t want)
+/* A growth that was cut short leaves files of a size up to @most. */
+static void check_size(struct inspector *in, int file, uint64_t want, uint64_t most)
 {
+	bool cut_short = (uint64_t)in->stats[file].st_size > want && (uint64_t)in->stats[file].st_size <= most;
 	char what[120];
 
 	if ((uint64_t)in->stats[file].st_size == want)
 		return;
 	(void)snprintf(what, sizeof what, "the file has %lld bytes where it must have %" PRIu64,
 		       (long long)in->stats[file].st_size, want);
-	if (in->has_state && in->state.lost && file != META)
+	if (cut_short || (in->has_state && in->state.lost && file != META))
 		note(in, file_names[file], 0, what);
 	else
 		damage(in, file_names[file], 0, what);
@@ -210,6 +212,7 @@ static bool read_meta(struct inspector *in)
 	enum volume_fault fault = read_page(in, META, 0, super_cb, 0, &in->super, NULL);
 	uint8_t room[2 * VOLUME_INTENTS_BYTES];
 	struct volume_state states[2];
+	uint64_t most;
 	char what[160];
 
 	if (fault) {
@@ -221,13 +224,17 @@ static bool read_meta(struct inspector *in)
 	in->has_state = read_pair(in, 0, state_cb, (uint8_t *)states, sizeof states[0]);
 	if (in->has_state)
 		in->state = states[0];
+	if (in->has_state && in->state.size > in->super.size)
+		in->super.size = in->state.size; /* it has grown */
+	most = in->has_state ? in->state.growing : 0;
 	in->bits = xcalloc(1, volume_bits_bytes(in->super.size));
 	for (uint32_t i = 0; i < volume_intent_pages(in->super.size); i++)
 		if (read_pair(in, 1 + i, intents_cb, room, VOLUME_INTENTS_BYTES))
 			memcpy(in->bits + (size_t)i * VOLUME_INTENTS_BYTES, room, VOLUME_INTENTS_BYTES);
-	check_size(in, META, volume_meta_bytes(in->super.size));
-	check_size(in, DATA, in->super.size);
-	check_size(in, EPOCHS, (uint64_t)volume_extents(in->super.size) * VOLUME_PAGE_BYTES);
+	check_size(in, META, volume_meta_bytes(in->super.size), most ? volume_meta_bytes(most) : 0);
+	check_size(in, DATA, in->super.size, most);
+	check_size(in, EPOCHS, (uint64_t)volume_extents(in->super.size) * VOLUME_PAGE_BYTES,
+		   (uint64_t)volume_extents(most) * VOLUME_PAGE_BYTES);
 	return true;
 }
 
@@ -289,6 +296,7 @@ static void print_state(struct inspector *in)
 		      s->incarnation);
 	print_number(in, "addmark", s->addmark);
 	print_number(in, "cold_done", s->cold_done);
+	print_number(in, "growing", s->growing);
 	(void)fprintf(in->out, in->json ? "\"lost\": %s, " : "lost           %s\n", s->lost ? "true" : "false");
 	print_id(in, "boot", s->origin.boot);
 	print_number(in, "mount_kind", s->origin.mount_kind);

@@ -114,14 +114,15 @@ static int read_meta(struct volume_replica *r, uint8_t *page, uint64_t at)
 
 /* ---- reading ---- */
 
-static int check_size(struct volume_replica *r, int fd, const char *name, uint64_t want, struct err *e)
+/* A growth that was cut short leaves a size up to @most. */
+static int check_size(struct volume_replica *r, int fd, const char *name, uint64_t want, uint64_t most, struct err *e)
 {
 	char what[120];
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
 		return failed(r, e, -errno, name, "");
-	if ((uint64_t)st.st_size == want)
+	if ((uint64_t)st.st_size == want || ((uint64_t)st.st_size > want && (uint64_t)st.st_size <= most))
 		return 0;
 	(void)snprintf(what, sizeof what, "%s has %lld bytes where it must have %llu", name, (long long)st.st_size,
 		       (unsigned long long)want);
@@ -140,11 +141,7 @@ static int read_super(struct volume_replica *r, struct err *e)
 	if (fault == VOLUME_FAULT_VERSION || fault == VOLUME_FAULT_FEATURE)
 		return err_set(e, -ENOTSUP, "open replica '%s': %s (use the newer kedge-vol that wrote it)", r->label,
 			       what);
-	if (fault)
-		return damaged(r, e, what);
-	r->extents = volume_extents(r->super.size);
-	r->pages = volume_intent_pages(r->super.size);
-	return check_size(r, r->meta, "meta", volume_meta_bytes(r->super.size), e);
+	return fault ? damaged(r, e, what) : 0;
 }
 
 /* One copy of a pair, not yet believed. */
@@ -208,17 +205,48 @@ static int read_pair(struct volume_replica *r, uint32_t pair, struct copy *c, st
 	return 0;
 }
 
+/* The state first: it says how large the volume is by now. */
+static int read_state(struct volume_replica *r, struct copy *copies, struct err *e)
+{
+	int rc;
+
+	r->pairs = calloc(1, sizeof *r->pairs);
+	if (!r->pairs)
+		return failed(r, e, -ENOMEM, "its metadata", "");
+	rc = read_pair(r, 0, copies, e);
+	if (rc < 0)
+		return rc;
+	if (r->state.size > r->super.size)
+		r->super.size = r->state.size;
+	r->extents = volume_extents(r->super.size);
+	r->pages = volume_intent_pages(r->super.size);
+	return check_size(r, r->meta, "meta", volume_meta_bytes(r->super.size),
+			  r->state.growing ? volume_meta_bytes(r->state.growing) : 0, e);
+}
+
+static int read_intents(struct volume_replica *r, struct copy *copies, struct err *e)
+{
+	struct pair *pairs = realloc(r->pairs, (1 + r->pages) * sizeof *pairs);
+	int rc = 0;
+
+	if (pairs)
+		r->pairs = pairs;
+	r->intents = calloc(1, volume_bits_bytes(r->super.size));
+	if (!pairs || !r->intents)
+		return failed(r, e, -ENOMEM, "its metadata", "");
+	memset(&pairs[1], 0, r->pages * sizeof *pairs);
+	for (uint32_t pair = 1; rc == 0 && pair < 1 + r->pages; pair++)
+		rc = read_pair(r, pair, copies, e);
+	return rc;
+}
+
 static int read_pairs(struct volume_replica *r, struct err *e)
 {
 	struct copy *copies = aligned_alloc(VOLUME_PAGE_BYTES, 2 * sizeof *copies);
-	int rc = 0;
+	int rc = copies ? read_state(r, copies, e) : failed(r, e, -ENOMEM, "its metadata", "");
 
-	r->pairs = calloc(1 + r->pages, sizeof *r->pairs);
-	r->intents = calloc(1, volume_bits_bytes(r->super.size));
-	if (!copies || !r->pairs || !r->intents)
-		rc = failed(r, e, -ENOMEM, "its metadata", "");
-	for (uint32_t pair = 0; rc == 0 && pair < 1 + r->pages; pair++)
-		rc = read_pair(r, pair, copies, e);
+	if (rc == 0)
+		rc = read_intents(r, copies, e);
 	free(copies);
 	return rc;
 }
@@ -284,9 +312,10 @@ static int find_losses(struct volume_replica *r, struct volume_origin *ret, stru
 	r->losses |= compare_origins(&r->state.origin, ret);
 	if (r->state.lost || (r->losses & VOLUME_LOSS_FILES))
 		return 0;
-	rc = check_size(r, r->data, "data", r->super.size, e);
+	rc = check_size(r, r->data, "data", r->super.size, r->state.growing, e);
 	if (rc == 0)
-		rc = check_size(r, r->epochs, "epochs", (uint64_t)r->extents * VOLUME_PAGE_BYTES, e);
+		rc = check_size(r, r->epochs, "epochs", (uint64_t)r->extents * VOLUME_PAGE_BYTES,
+				(uint64_t)volume_extents(r->state.growing) * VOLUME_PAGE_BYTES, e);
 	return rc;
 }
 

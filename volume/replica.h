@@ -73,7 +73,7 @@ int volume_replica_open(const char *dir, const struct volume_replica_options *op
  * NULL is fine. Returns NULL. */
 struct volume_replica *volume_replica_close(struct volume_replica *r);
 
-/* [any] What was read or written last; valid until the next call that writes. */
+/* [any] What was read or written last; valid until the next call that writes. Its size is the volume's by now. */
 const struct volume_super *volume_replica_super(const struct volume_replica *r);
 const struct volume_state *volume_replica_state(const struct volume_replica *r);
 /* [any] A bit per extent, volume_bits_bytes() of them, as they are on the disk. */
@@ -116,6 +116,12 @@ int volume_replica_sync(struct volume_replica *r, struct err *e) KEDGE_MUST_CHEC
 
 /* [any] The engine's own I/O on `data` failed: from now on every call says -EIO (V13). */
 void volume_replica_poison(struct volume_replica *r);
+
+/* [worker] Let the volume have @size bytes, more than it has: zeroes, stamps of (0,0) and no intents where it grows,
+ * all durable before the size is. A crash in between leaves the old size, and files that may be larger; the same call
+ * mends that. -ENOSPC, -EDQUOT, -EFBIG or another errno of making files larger, -ENOMEM: the size is the old one,
+ * nothing is lost. -EIO: poisoned. */
+int volume_replica_grow(struct volume_replica *r, uint64_t size, struct err *e) KEDGE_MUST_CHECK;
 
 /* [worker] V25: throw away data, stamps and intents of a replica that is not in sync, before it joins: all zeroes,
  * active (0,0), a fresh incarnation; `promised` stays (V1). No I/O may run on `data`. A crash in between leaves it

@@ -47,6 +47,12 @@ void replica_label(const char *dir, char ret[LABEL_BYTES]);
 /* Encode the newest content of a pair with sequence number @seq. */
 void replica_pair_encode(const struct volume_replica *r, uint32_t pair, uint64_t seq, uint8_t *ret);
 
+/* -EIO where an earlier write or fsync has poisoned it. */
+int replica_check_usable(struct volume_replica *r, struct err *e);
+
+/* Poison it: what failed may be half on the disk (V13). @rc and @what are for the text. Returns -EIO. */
+int replica_poison(struct volume_replica *r, struct err *e, int rc, const char *what);
+
 /* Make the state @s durable as it stands, whatever it says. */
 int replica_put_state(struct volume_replica *r, const struct volume_state *s, struct err *e);
 

@@ -18,21 +18,21 @@ static int failed(const struct volume_replica *r, struct err *e, int rc, const c
 }
 
 /* What failed may be half on the disk, and the page cache may hide it: nothing more is believed (V13). */
-static int poison(struct volume_replica *r, struct err *e, int rc, const char *what)
+int replica_poison(struct volume_replica *r, struct err *e, int rc, const char *what)
 {
 	atomic_store(&r->poisoned, true);
 	(void)failed(r, e, rc, what);
 	return -EIO;
 }
 
-static int check_usable(struct volume_replica *r, struct err *e)
+int replica_check_usable(struct volume_replica *r, struct err *e)
 {
 	return atomic_load(&r->poisoned) ? failed(r, e, -EIO, "an earlier write or fsync failed") : 0;
 }
 
 static int sync_file(struct volume_replica *r, int fd, const char *what, struct err *e)
 {
-	return r->sys->fdatasync(fd) < 0 ? poison(r, e, -errno, what) : 0;
+	return r->sys->fdatasync(fd) < 0 ? replica_poison(r, e, -errno, what) : 0;
 }
 
 /* ---- pairs ---- */
@@ -56,7 +56,7 @@ static int pair_write(struct volume_replica *r, uint32_t pair, struct err *e)
 	replica_pair_encode(r, pair, p->seq + 1, page);
 	rc = sys_write_all(r->sys, r->meta, page, sizeof page,
 			   VOLUME_META_OFFSET(pair) + (1 - p->durable) * VOLUME_PAGE_BYTES);
-	return rc < 0 ? poison(r, e, rc, "write meta") : 0;
+	return rc < 0 ? replica_poison(r, e, rc, "write meta") : 0;
 }
 
 /* It is durable now. The same goes over the other copy, unsynced: so a copy that rots later costs nothing, where it
@@ -72,14 +72,14 @@ static int pair_written(struct volume_replica *r, uint32_t pair, struct err *e)
 	replica_pair_encode(r, pair, p->seq, page);
 	rc = sys_write_all(r->sys, r->meta, page, sizeof page,
 			   VOLUME_META_OFFSET(pair) + (1 - p->durable) * VOLUME_PAGE_BYTES);
-	return rc < 0 ? poison(r, e, rc, "write meta") : 0;
+	return rc < 0 ? replica_poison(r, e, rc, "write meta") : 0;
 }
 
 /* ---- state ---- */
 
 int replica_put_state(struct volume_replica *r, const struct volume_state *s, struct err *e)
 {
-	int rc = check_usable(r, e);
+	int rc = replica_check_usable(r, e);
 
 	if (rc < 0)
 		return rc;
@@ -99,6 +99,8 @@ int volume_replica_write_state(struct volume_replica *r, const struct volume_sta
 	CHECK(s->incarnation == r->state.incarnation && s->lost == r->state.lost);
 	CHECK(volume_ballot_compare(s->promised, r->state.promised) >= 0); /* V1 */
 	next.origin = r->state.origin;
+	next.size = r->state.size;
+	next.growing = r->state.growing;
 	return replica_put_state(r, &next, e);
 }
 
@@ -115,7 +117,7 @@ int volume_replica_write_intents(struct volume_replica *r, const uint8_t *bits, 
 {
 	uint8_t changed[(VOLUME_PAGE_PAIRS_MAX + 7) / 8] = {0};
 	uint32_t n = 0;
-	int rc = check_usable(r, e);
+	int rc = replica_check_usable(r, e);
 
 	for (uint32_t i = 0; rc == 0 && i < r->pages; i++) {
 		size_t at = (size_t)i * VOLUME_INTENTS_BYTES;
@@ -142,7 +144,7 @@ int volume_replica_write_maps(struct volume_replica *r, const struct volume_map_
 			      struct err *e)
 {
 	uint8_t page[VOLUME_PAGE_BYTES];
-	int rc = check_usable(r, e);
+	int rc = replica_check_usable(r, e);
 
 	for (size_t i = 0; rc == 0 && i < n; i++) {
 		uint32_t extent = maps[i].extent;
@@ -184,7 +186,7 @@ int volume_replica_read_map(struct volume_replica *r, uint32_t extent, struct vo
 	uint64_t at = (uint64_t)extent * VOLUME_PAGE_BYTES;
 	uint8_t page[VOLUME_PAGE_BYTES];
 	enum volume_fault fault;
-	int rc = check_usable(r, e);
+	int rc = replica_check_usable(r, e);
 
 	CHECK(extent < r->extents);
 	if (rc < 0)
@@ -212,7 +214,7 @@ uint32_t volume_replica_next_map(struct volume_replica *r, uint32_t from)
 
 int volume_replica_sync(struct volume_replica *r, struct err *e)
 {
-	int rc = check_usable(r, e);
+	int rc = replica_check_usable(r, e);
 
 	return rc < 0 ? rc : sync_file(r, r->data, "sync data", e);
 }
@@ -225,7 +227,7 @@ void volume_replica_poison(struct volume_replica *r)
 static int truncate_to_zeroes(struct volume_replica *r, int fd, uint64_t bytes, const char *what, struct err *e)
 {
 	if (r->sys->ftruncate(fd, 0) < 0 || r->sys->ftruncate(fd, (off_t)bytes) < 0 || r->sys->fsync(fd) < 0)
-		return poison(r, e, -errno, what);
+		return replica_poison(r, e, -errno, what);
 	return 0;
 }
 

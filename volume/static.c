@@ -14,6 +14,7 @@ const char static_propose_help[] =
 	"  takeover NAME N [confirmed]     N leads; the old primary stays in sync only if it confirmed its stop\n"
 	"  cold NAME N[,N...]              all in-sync members lost power: N leads, the others named stay in sync\n"
 	"  force NAME N                    N leads though it is not in sync: DATA IS LOST\n"
+	"  grow NAME SIZE                  the volume gets larger, while it is used\n"
 	"  remove NAME N                   N leaves the in-sync set\n"
 	"  member NAME +N | -N             N gets a replica, or gives it up\n"
 	"  show                            the store as it is\n";
@@ -100,7 +101,7 @@ struct report {
 	const char *volume;
 	node_id_t node;
 	const uint8_t *replica;
-	uint64_t incarnation;
+	uint64_t incarnation, size;
 };
 
 static int report(void *ctx, struct static_store *s, struct err *e)
@@ -119,6 +120,7 @@ static int report(void *ctx, struct static_store *s, struct err *e)
 			       r->volume);
 	memcpy(m->replica, r->replica, VOLUME_ID_BYTES);
 	m->reported = r->incarnation;
+	m->size = r->size;
 	if (m->in_sync && m->incarnation == 0) /* CREATE: its first opening */
 		m->incarnation = r->incarnation;
 	v->row.version++;
@@ -126,9 +128,9 @@ static int report(void *ctx, struct static_store *s, struct err *e)
 }
 
 int static_report(const char *path, const char *volume, node_id_t node, const uint8_t replica[VOLUME_ID_BYTES],
-		  uint64_t incarnation, struct err *e)
+		  uint64_t incarnation, uint64_t size, struct err *e)
 {
-	struct report r = {volume, node, replica, incarnation};
+	struct report r = {volume, node, replica, incarnation, size};
 
 	return static_transaction(path, false, report, &r, e);
 }
@@ -233,7 +235,8 @@ static int do_create(const struct words *w, struct static_store *s, struct err *
 {
 	struct static_volume v = {0};
 	node_id_t nodes[VOLUME_MEMBERS_MAX];
-	int n = numbers(w->v[3], nodes, e), rc = n < 0 ? n : size_of(w->v[2], &v.size, e);
+	uint64_t size = 0;
+	int n = numbers(w->v[3], nodes, e), rc = n < 0 ? n : size_of(w->v[2], &size, e);
 
 	if (rc < 0)
 		return rc;
@@ -245,7 +248,8 @@ static int do_create(const struct words *w, struct static_store *s, struct err *
 		return err_set(e, -EINVAL, "there are %d volumes already", STATIC_VOLUMES_MAX);
 	memcpy(v.name, w->v[1], strlen(w->v[1]));
 	random_bytes(v.id, sizeof v.id);
-	v.row = (struct volume_row){.version = 1, .epoch = 1, .primary = nodes[0], .primary_since = 1, .vm_epoch = 1};
+	v.row = (struct volume_row){
+		.version = 1, .size = size, .epoch = 1, .primary = nodes[0], .primary_since = 1, .vm_epoch = 1};
 	for (int i = 0; i < n; i++) {
 		if (!has_node(s, nodes[i]))
 			return err_set(e, -EINVAL, "there is no node %u (propose 'node %u DIR' first)", nodes[i],
@@ -359,6 +363,22 @@ static int do_force(const struct words *w, struct static_store *s, struct err *e
 	return 0;
 }
 
+static int do_grow(const struct words *w, struct static_store *s, struct err *e)
+{
+	struct static_volume *v = find(s, w->v[1], e);
+	uint64_t size = 0;
+	int rc = v ? size_of(w->v[2], &size, e) : -ENOENT;
+
+	if (rc < 0)
+		return rc;
+	if (size <= v->row.size)
+		return err_set(e, -EINVAL, "%s: it has %llu bytes already, and never shrinks", v->name,
+			       (unsigned long long)v->row.size);
+	v->row.grow_to = size;
+	v->row.version++;
+	return 0;
+}
+
 static int do_remove(const struct words *w, struct static_store *s, struct err *e)
 {
 	struct static_volume *v;
@@ -418,7 +438,7 @@ static const struct {
 } commands[] = {
 	{"node", 3, 4, do_node},     {"create", 4, 4, do_create}, {"takeover", 3, 4, do_takeover},
 	{"cold", 3, 3, do_cold},     {"force", 3, 3, do_force},   {"remove", 3, 3, do_remove},
-	{"member", 3, 3, do_member},
+	{"member", 3, 3, do_member}, {"grow", 3, 3, do_grow},
 };
 
 static int propose(void *ctx, struct static_store *s, struct err *e)

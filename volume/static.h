@@ -20,7 +20,6 @@ struct static_node {
 struct static_volume {
 	char name[NAME_BYTES_MAX];
 	uint8_t id[VOLUME_ID_BYTES];
-	uint64_t size;
 	struct volume_row row;
 };
 
@@ -44,10 +43,10 @@ const struct static_node *static_node_of(const struct static_store *s, const cha
 int static_change(const char *path, const char *volume, node_id_t from, const struct volume_change *change,
 		  struct err *e) KEDGE_MUST_CHECK;
 
-/* REPORT: the engine of @node opened its replica. A replica id and, for the first primary, an incarnation that are not
- * known yet are taken over. */
+/* REPORT: the engine of @node opened its replica, whose files have room for @size bytes. A replica id and, for the
+ * first primary, an incarnation that are not known yet are taken over. */
 int static_report(const char *path, const char *volume, node_id_t node, const uint8_t replica[VOLUME_ID_BYTES],
-		  uint64_t incarnation, struct err *e) KEDGE_MUST_CHECK;
+		  uint64_t incarnation, uint64_t size, struct err *e) KEDGE_MUST_CHECK;
 
 /* What the leader or an administrator does: `kedge-vol --propose FILE WORDS...`. -EINVAL with the grammar or with the
  * rule that forbids it; nothing was changed then. The file is made where it is missing. */

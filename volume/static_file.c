@@ -24,17 +24,17 @@ static void put_volume(const struct static_volume *v, struct buf *ret)
 	volume_id_text(v->id, id);
 	buf_printf(ret,
 		   "volume %s id %s size %" PRIu64 " version %" PRIu64
-		   " epoch %u primary %u since %u fork %u cold %u vm %u\n",
-		   v->name, id, v->size, v->row.version, v->row.epoch, v->row.primary, v->row.primary_since,
-		   v->row.fork, v->row.cold, v->row.vm_epoch);
+		   " epoch %u primary %u since %u fork %u cold %u vm %u grow %" PRIu64 "\n",
+		   v->name, id, v->row.size, v->row.version, v->row.epoch, v->row.primary, v->row.primary_since,
+		   v->row.fork, v->row.cold, v->row.vm_epoch, v->row.grow_to);
 	for (size_t i = 0; i < v->row.n_members; i++) {
 		const struct volume_member *m = &v->row.members[i];
 
 		volume_id_text(m->replica, id);
 		buf_printf(ret,
 			   "member %s node %u replica %s in-sync %u incarnation %016" PRIx64 " reported %016" PRIx64
-			   "\n",
-			   v->name, m->node, id, m->in_sync, m->incarnation, m->reported);
+			   " room %" PRIu64 "\n",
+			   v->name, m->node, id, m->in_sync, m->incarnation, m->reported, m->size);
 	}
 }
 
@@ -83,12 +83,12 @@ static bool read_volume(const char *line, struct static_store *s)
 		return false;
 	if (sscanf(line,
 		   "volume %63s id %32s size %" SCNu64 " version %" SCNu64 " epoch %" SCNu32 " primary %" SCNu32
-		   " since %" SCNu32 " fork %" SCNu32 " cold %" SCNu32 " vm %" SCNu32 "%n",
-		   v.name, id, &v.size, &r->version, &r->epoch, &r->primary, &r->primary_since, &r->fork, &r->cold,
-		   &r->vm_epoch, &end) != 10 ||
+		   " since %" SCNu32 " fork %" SCNu32 " cold %" SCNu32 " vm %" SCNu32 " grow %" SCNu64 "%n",
+		   v.name, id, &r->size, &r->version, &r->epoch, &r->primary, &r->primary_since, &r->fork, &r->cold,
+		   &r->vm_epoch, &r->grow_to, &end) != 11 ||
 	    line[end])
 		return false;
-	if (!name_is_valid(v.name) || !volume_id_parse(id, v.id) || !volume_size_is_valid(v.size))
+	if (!name_is_valid(v.name) || !volume_id_parse(id, v.id) || !volume_size_is_valid(r->size))
 		return false;
 	s->volumes[s->n_volumes++] = v;
 	return true;
@@ -104,8 +104,8 @@ static bool read_member(const char *line, struct static_store *s)
 
 	if (sscanf(line,
 		   "member %63s node %" SCNu32 " replica %32s in-sync %u incarnation %" SCNx64 " reported %" SCNx64
-		   "%n",
-		   name, &m.node, id, &in_sync, &m.incarnation, &m.reported, &end) != 6 ||
+		   " room %" SCNu64 "%n",
+		   name, &m.node, id, &in_sync, &m.incarnation, &m.reported, &m.size, &end) != 7 ||
 	    line[end])
 		return false;
 	if (!v || strcmp(v->name, name) != 0 || v->row.n_members == VOLUME_MEMBERS_MAX || in_sync > 1 || m.node < 1 ||
@@ -206,6 +206,17 @@ static int lock(const char *path, struct err *e)
 	return fd;
 }
 
+/* It has the larger size as soon as all that are in sync have room for it. */
+static void try_to_grow(struct volume_row *r)
+{
+	for (size_t i = 0; i < r->n_members; i++)
+		if (r->members[i].in_sync && r->members[i].size < r->grow_to)
+			return;
+	if (r->grow_to > r->size)
+		r->size = r->grow_to;
+	r->grow_to = 0;
+}
+
 /* The lock is a file of its own, since the store's is replaced. */
 int static_transaction(const char *path, bool may_make, static_change_fn fn, void *ctx, struct err *e)
 {
@@ -226,6 +237,8 @@ int static_transaction(const char *path, bool may_make, static_change_fn fn, voi
 	}
 	if (rc == 0)
 		rc = fn(ctx, s, e);
+	for (size_t i = 0; rc == 0 && i < s->n_volumes; i++)
+		try_to_grow(&s->volumes[i].row); /* what changed may have been what it waited for */
 	if (rc == 0)
 		rc = static_write(path, s, e);
 	free(s);

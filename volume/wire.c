@@ -111,6 +111,7 @@ static bool take(const struct header *h, struct wire_frame *ret)
 	if (h->intents.n) {
 		f->intents = h->intents.p;
 		ret->n_intents = h->intents.n;
+		f->n_intents = (uint32_t)h->intents.n * 8;
 	}
 	return get_bin(&h->replica, f->replica, sizeof f->replica) && get_bin(&h->hash, f->hash, sizeof f->hash);
 }

@@ -386,6 +386,38 @@ class Replicas(DiskCase):
         self.check("grow", self.writes("grow"))
 
 
+class Growth(DiskCase):
+    """A disk gets larger under its guest, which writes to the new end at once."""
+
+    def said(self, vm, what, i):
+        return [t.n for t in disks.told(self.c, vm, i) if t.what == what]
+
+    def test_grows_and_fails_over(self):
+        owner = self.create("wide")
+        snapshot = self.c.snapshot("wide", owner)[0]
+        size = 100 << 20
+        self.c.apply(owner, self.c.vm_yaml("wide", extra=disk_yaml(size="100MiB")))
+        self.c.wait_for(lambda: size in self.said("wide", "grown", owner), 60, "the guest has written to the new end")
+        self.assertEqual(self.c.snapshot("wide", owner)[0], snapshot, "it was restarted for that")
+        self.assertEqual(disks.volume(self.c, owner, "wide.root")["size"], size)
+        self.assertTrue(disks.is_whole(self.c, owner, "wide.root"), "a replica was lost over it")
+        self.c.kill_node(owner)
+        to = self.writes("wide", but=(owner,), timeout=FAILOVER_S)
+        self.assertEqual(self.said("wide", "size", to)[-1], size)
+        self.assertGreater(self.said("wide", "end", to)[-1], 0, "what was written to the end is lost")
+        self.check("wide", to)
+        self.c.apply(to, self.c.vm_yaml("wide", extra=disk_yaml(size="200MiB"))) # one replica is away
+        self.c.wait_for(lambda: 200 << 20 in self.said("wide", "grown", to), 60, "it grows without it")
+        self.c.start(owner)
+        self.c.wait_formed()
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "wide.root"), 60, "the one that was away has grown and joined")
+        self.c.command(to, "vm", "stop", "wide")
+        self.c.wait_for(lambda: not self.c.qemus("wide"), 30, "it is stopped")
+        paths = [disks.data(self.c, i, "wide.root", to) for i in (owner, to)]
+        self.assertEqual({os.path.getsize(p) for p in paths}, {200 << 20})
+        self.c.wait_for(lambda: disks.same(paths), 20, "the replicas are the same, byte by byte")
+
+
 class Exports(DiskCase):
     def test_served_without_a_vm(self):
         leader = self.c.leader()
@@ -438,6 +470,8 @@ class BadInput(DiskCase):
             self.assertIn("busy", done.stderr)
         self.refused(self.c.vm_yaml("busy", extra=disk_yaml(size="32MiB")), "cannot shrink")
         self.refused("kind: volume\nname: busy.root\nsize: 32MiB\n", "cannot shrink")
+        self.refused(self.c.vm_yaml("busy", extra=disk_yaml(size="60TiB")), "has no room")
+        self.assertEqual(disks.volume(self.c, owner, "busy.root")["size"], 64 << 20)
         self.assertEqual(self.writes("busy"), owner)
 
 

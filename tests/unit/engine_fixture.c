@@ -140,6 +140,17 @@ static void connected_cb(void *ctx)
 	store_tell(h);
 }
 
+/* As the store has it: when all in sync have room. */
+static void try_to_grow(struct lab *lab)
+{
+	for (size_t i = 0; i < lab->n_members; i++)
+		if (lab->members[i].in_sync && lab->members[i].size < lab->row.grow_to)
+			return;
+	if (lab->row.grow_to)
+		lab->row.size = lab->row.grow_to;
+	lab->row.grow_to = 0;
+}
+
 static void opened_cb(void *ctx, const struct engine_opened *msg)
 {
 	struct host *h = ctx;
@@ -148,12 +159,14 @@ static void opened_cb(void *ctx, const struct engine_opened *msg)
 	h->n_opened++;
 	h->opened = *msg;
 	assert_string_equal(msg->id, ID);
-	if (!m || (m->reported == msg->incarnation && strcmp(m->replica, msg->replica) == 0))
+	if (!m || (m->reported == msg->incarnation && strcmp(m->replica, msg->replica) == 0 && m->size == msg->size))
 		return;
+	m->size = msg->size;
 	memcpy(m->replica, msg->replica, sizeof m->replica);
 	m->reported = msg->incarnation;
 	if (m->in_sync && m->incarnation == 0)
 		m->incarnation = msg->incarnation;
+	try_to_grow(h->lab);
 	store_commit(h->lab, false);
 }
 

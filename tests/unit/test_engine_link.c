@@ -110,16 +110,35 @@ static void an_older_row_changes_nothing(void **state)
 	UNTIL(lab, !h->status.serves && h->status.leads);
 }
 
-static void another_size_is_not_taken(void **state)
+/* Room first, then the report, then the size; the guest that is connected is made to connect anew. */
+static void a_volume_grows(void **state)
 {
 	struct host *h = begin_serving(state);
 	struct lab *lab = h->lab;
+	int fd = guest_open(h, "disk");
 
-	lab->row.size *= 2;
-	lab->row.primary = 9;
-	store_commit(lab, true);
-	next_status(h);
-	assert_true(h->status.serves && h->status.epoch == 1);
+	assert_true(fd >= 0 && guest_writes(h, fd, 0, 'a'));
+	assert_int_equal(h->status.size, DISK_BYTES);
+	h->n_opened = 0;
+	lab->row.grow_to = 5 * DISK_BYTES;
+	store_commit(lab, false);
+	UNTIL(lab, h->n_opened == 1 && h->opened.size == 5 * DISK_BYTES);
+	UNTIL(lab, h->status.size == 5 * DISK_BYTES);
+	assert_int_equal(lab->row.size, 5 * DISK_BYTES);
+	UNTIL(lab, guest_is_ended(fd));
+	guest_close(fd);
+	fd = guest_open(h, "disk");
+	assert_true(guest_reads(h, fd, 0, 'a') && guest_writes(h, fd, 5 * DISK_BYTES - 4096, 'z'));
+	guest_close(fd);
+	h->status = (struct engine_status){0};
+	engine_kill(h); /* and the next one opens what has grown */
+	UNTIL(lab, h->status.serves);
+	fd = guest_open(h, "disk");
+	assert_true(guest_reads(h, fd, 5 * DISK_BYTES - 4096, 'z'));
+	guest_close(fd);
+	h->n_opened = 0;
+	lab_run(lab, 1200 * USEC_PER_MS);
+	assert_int_equal(h->n_opened, 0); /* the row says so */
 }
 
 static void what_cannot_be_opened_is_told(void **state)
@@ -389,7 +408,7 @@ int main(void)
 		TEST(a_row_makes_a_replica),
 		TEST(opened_is_repeated_until_the_row_says_so),
 		TEST(an_older_row_changes_nothing),
-		TEST(another_size_is_not_taken),
+		TEST(a_volume_grows),
 		TEST(what_cannot_be_opened_is_told),
 		TEST(a_guest_is_let_in_as_the_row_says),
 		TEST(io_goes_on_without_kedged),

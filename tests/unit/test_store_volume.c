@@ -57,6 +57,21 @@ static int takeover(struct fixture *f, uint32_t kind, uint32_t node, bool confir
 	return apply(f, &command_volume_takeover_type, &c);
 }
 
+static int grow(struct fixture *f, uint64_t size)
+{
+	struct command_volume_grow c = {.name = "disk", .size = size};
+
+	return apply(f, &command_volume_grow_type, &c);
+}
+
+static int report_room(struct fixture *f, uint32_t node, const char *replica, uint64_t incarnation, uint64_t room)
+{
+	struct command_volume_report c = {.id = ID, .node = node, .incarnation = incarnation, .room = room};
+
+	(void)snprintf(c.replica, sizeof c.replica, "%s", replica);
+	return apply(f, &command_volume_report_type, &c);
+}
+
 /* Nodes 1 to 3, a volume with replicas on 1 (primary) and 2, both opened. */
 static int set_up(void **state)
 {
@@ -375,6 +390,45 @@ static void an_export_is_a_placement(void **state)
 	assert_int_equal(apply(f, &command_export_type, &c), PROTO_E_CONFLICT); /* not exported */
 }
 
+/* In sync is only who has room for all of it. */
+static void it_grows_when_all_in_sync_have_room(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t old = 1 << 20, more = 4 << 20;
+
+	add_second(f);
+	assert_int_equal(grow(f, old), PROTO_E_CONFLICT); /* it has that */
+	assert_int_equal(grow(f, old / 2), PROTO_E_CONFLICT);
+	assert_int_equal(grow(f, more), 0);
+	assert_int_equal(row(f).epoch, 2); /* no epoch of its own */
+	assert_true(row(f).size == old && row(f).grow_to == more);
+	assert_int_equal(report_room(f, 1, RA, 11, more), 0);
+	assert_int_equal(report_room(f, 2, RB, 21, old), 0); /* opened, and not grown yet */
+	assert_int_equal(row(f).size, old);
+	assert_int_equal(grow(f, 2 << 20), PROTO_E_CONFLICT); /* less than it is to get */
+	assert_int_equal(report_room(f, 2, RB, 21, more), 0);
+	assert_true(row(f).size == more && row(f).grow_to == 0);
+	assert_int_equal(report_room(f, 2, RB, 21, more), 0);
+}
+
+static void who_has_no_room_leaves_or_waits_outside(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t old = 1 << 20, more = 4 << 20;
+
+	add_second(f);
+	assert_int_equal(report_room(f, 1, RA, 11, old), 0);
+	assert_int_equal(report_room(f, 2, RB, 21, old), 0);
+	assert_int_equal(grow(f, more), 0);
+	assert_int_equal(report_room(f, 1, RA, 11, more), 0);
+	assert_int_equal(row(f).size, old);
+	assert_int_equal(change(f, 1, REMOVE, 2, 2, 0), 0); /* it died: nobody waits for its room */
+	assert_int_equal(row(f).size, more);
+	assert_int_equal(change(f, 1, ADD, row(f).epoch, 2, 21), PROTO_E_CONFLICT);
+	assert_int_equal(report_room(f, 2, RB, 21, more), 0);
+	assert_int_equal(change(f, 1, ADD, row(f).epoch, 2, 21), 0);
+}
+
 static void a_snapshot_has_them(void **state)
 {
 	struct fixture *f = *state;
@@ -385,10 +439,13 @@ static void a_snapshot_has_them(void **state)
 	size_t n;
 
 	add_second(f);
+	assert_int_equal(grow(f, 4 << 20), 0);
+	assert_int_equal(report_room(f, 1, RA, 11, 4 << 20), 0);
 	store_snapshot(f->s, &image, &n);
 	assert_int_equal(store_open(":memory:", &other, &e), 0);
 	assert_int_equal(store_restore(other, image, n), 0);
 	assert_true(store_volume(other, "disk", &v) && v.n_members == 2 && v.epoch == 2);
+	assert_true(v.grow_to == 4 << 20 && on(&v, 1)->room == 4 << 20 && on(&v, 2)->room == 0);
 	assert_true(store_hash(other) == store_hash(f->s));
 	other = store_close(other);
 	free(image);
@@ -413,6 +470,8 @@ int main(void)
 		T(a_vm_moves_with_its_disks_only),
 		T(a_disk_in_use_stays),
 		T(an_export_is_a_placement),
+		T(it_grows_when_all_in_sync_have_room),
+		T(who_has_no_room_leaves_or_waits_outside),
 		T(a_snapshot_has_them),
 	};
 

@@ -152,9 +152,11 @@ bool is_there(const char *path)
 
 void set_intents(struct volume_replica *r, const uint32_t *extents, size_t n)
 {
-	uint8_t bits[VOLUME_INTENTS_BYTES];
+	uint8_t bits[2 * VOLUME_INTENTS_BYTES];
+	size_t bytes = volume_bits_bytes(volume_replica_super(r)->size);
 
-	memcpy(bits, volume_replica_intents(r), sizeof bits);
+	assert_true(bytes <= sizeof bits);
+	memcpy(bits, volume_replica_intents(r), bytes);
 	for (size_t i = 0; i < n; i++)
 		volume_bit_set(bits, extents[i], true);
 	assert_int_equal(volume_replica_write_intents(r, bits, NULL), 0);

@@ -233,6 +233,44 @@ class Replicas(unittest.TestCase):
         self.assert_equal()
         print("    longest wait of the guest: %.2f s" % w.longest)
 
+    def test_grows_while_members_die(self):
+        """Larger three times below a guest that writes: with all in sync (the last block is a short one then), while a
+        member is away, and as one is killed in that moment. What was written to each new end is there after a takeover."""
+        w = self.writer(1)
+        victim, old, wide = self.all[-1], SIZE, {}
+        for turn, size in enumerate((SIZE + 3 * SECTOR, 100 * MIB, 200 * MIB + SECTOR)):
+            if turn == 1:
+                self.e.kill(victim)
+            self.e.propose("grow", "disk", str(size))
+            if turn == 2:
+                self.e.kill(victim)
+            wait_for(lambda s=size: self.e.row("disk")["size"] == str(s), 30, "the store says the new size")
+            wait_for(lambda s=size: self.size_at(1) == s, 30, "the primary serves it")
+            with self.e.client(1, "disk") as c:
+                for at in {old, size - SECTOR, *(w.r.randrange(old, size) // SECTOR * SECTOR for _ in range(20))}:
+                    wide[at] = os.urandom(SECTOR)
+                    c.write(at, wide[at])
+                c.flush()
+            if turn:
+                self.e.start(victim)
+            self.e.wait_in_sync("disk", self.all, 60)
+            old = size
+        self.assertIn("never shrinks", self.e.propose("grow", "disk", "64MiB", check=False).stderr)
+        w.stop()
+        self.e.kill(1)
+        self.takeover(victim)
+        self.assert_there(victim, w)
+        with self.e.client(victim, "disk") as c:
+            for at, data in wide.items():
+                self.assertEqual(c.read(at, SECTOR), data, "at %d" % at)
+        self.e.start(1)
+        self.e.wait_in_sync("disk", self.all, 60)
+        self.e.vol("--inspect", self.e.replica(1, "disk"))
+        self.assert_equal()
+
+    def size_at(self, i):
+        return int(self.e.run("nbdinfo", "--size", self.e.uri(i, "disk")).stdout)
+
     def test_only_what_changed_travels(self):
         """48 MiB are written with all in sync, 1 MiB while one is away: it gets a little more than that."""
         victim = self.all[-1]
