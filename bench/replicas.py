@@ -11,6 +11,7 @@ parts (all of them unless some are named):
   pause    the longest gap between two answers when a replica is killed or hangs
   idle     private memory of an idle volume, at its primary and at its replica
   durable  how often an engine syncs in steady state, as strace and the kernel's tracepoints count it
+  cluster  the rows of `mirror` for a volume that a cluster of three agents keeps, beside the engines by themselves
 
 The sides take turns, A B A B; a figure is min/median/max of the rounds, a ratio the median of the rounds' ratios. Files
 are written full and read once before anything is measured. Compare figures of one run only: machines change by the hour.
@@ -24,6 +25,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import measure  # noqa: E402
+import cluster  # noqa: E402
 import durable  # noqa: E402
 import idle  # noqa: E402
 import mirror  # noqa: E402
@@ -31,7 +33,7 @@ import pause  # noqa: E402
 import resync  # noqa: E402
 import servers  # noqa: E402
 
-PARTS = {"mirror": mirror, "resync": resync, "pause": pause, "idle": idle, "durable": durable}
+PARTS = {"mirror": mirror, "resync": resync, "pause": pause, "idle": idle, "durable": durable, "cluster": cluster}
 
 
 def main():
