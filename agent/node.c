@@ -190,15 +190,6 @@ void node_step(struct node *n)
 	tell_info(n, &raft);
 }
 
-bool node_started(const struct node *n, size_t i, const char **ret_vm, uint64_t *ret_gen)
-{
-	if (i >= n->n_started)
-		return false;
-	*ret_vm = n->started[i].vm;
-	*ret_gen = n->started[i].gen;
-	return true;
-}
-
 bool node_leads(const struct node *n)
 {
 	struct consensus_view raft;

@@ -134,6 +134,12 @@ void node_instances_step(struct node *n, const struct consensus_view *raft);
 struct instance *node_instance(struct node *n, const char *vm);
 void node_instance_state(const struct node *n, const struct instance *i, char ret[16]);
 
+/* node_started.c */
+/* 0: none. */
+uint64_t node_started_gen(const struct node *n, const char *vm);
+/* Saves what is not durable yet, without what cannot matter any more. */
+void node_started_step(struct node *n);
+
 /* node_volume.c */
 void node_volumes_refresh(struct node *n);
 void node_volumes_gained(struct node *n);
