@@ -304,7 +304,7 @@ static void saving_step(struct node *n, struct instance *i, const struct judged 
 {
 	if (n->saved_seq < i->save_seq)
 		return;
-	if (i->no_start || !j->mine || !j->row->spec.run || node_disk_is_lost(n, j->row)) {
+	if (i->no_start || !j->mine || !j->row->spec.run || j->row->end_gen >= i->gen || node_disk_is_lost(n, j->row)) {
 		(void)snprintf(i->reason, sizeof i->reason, "not started");
 		i->asked_to_end = true;
 		move(n, i, INSTANCE_ENDED);

@@ -70,7 +70,8 @@ struct leader_node {
 	struct buf vms, volumes, waits;
 	usec_t silent_since; /* 0: its lease is fresh */
 	uint32_t replicas;
-	uint64_t session; /* of its last request */
+	uint64_t session;            /* of its last request */
+	bool was_sound, was_unsound; /* its engine, as this leader heard it last; neither: not heard yet */
 };
 
 /* Disks of one VM among the volumes. */
@@ -171,7 +172,13 @@ void node_movable_receive(struct node *n, node_id_t from, const struct peer_ask 
 /* L21 and what the owners shall know; @vms as the scheduler saw them. */
 void node_movable_plan(struct node *n, const struct scheduler_view *view);
 
+/* node_unsound.c */
+/* Who leaves a node whose engine cannot be relied on; what became of the engines is kept as an event. */
+void node_unsound_step(struct node *n, const struct scheduler_view *view);
+
 /* node_leader.c */
+/* Propose @entry, which holds the one command for @row that is in flight. Takes @entry. */
+void node_leader_propose(struct node *n, const struct store_vm *row, struct buf *entry);
 bool node_lease_is_fresh(const struct node *n, node_id_t node);
 void node_leader_refresh(struct node *n, struct leader_vm *old, size_t n_old);
 void node_leader_step(struct node *n, const struct consensus_view *raft);

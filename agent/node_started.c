@@ -46,15 +46,15 @@ bool node_started(const struct node *n, size_t i, const char **ret_vm, uint64_t 
 	return true;
 }
 
-/* May the entry go? It keeps a generation from being begun here again (L13), and lets one be given back (L16): both only
- * for the generation that the VM's row has. Where the applied state has no row, and all generations up to the entry's
- * have been drawn from the cluster's counter by then, a later row of that name has a higher one (decision 0002), and no
- * entry is as good as this one.
+/* May the entry go? It keeps a generation from being begun here again (L13), and lets one be given back (L16): both
+ * only for the generation that the VM's row has. Where the applied state has no row, and all generations up to the
+ * entry's have been drawn from the cluster's counter by then, a later row of that name has a higher one (decision
+ * 0002), and no entry is as good as this one.
  *
- * The counter is looked at, since the state can be older than this file: a power cut takes it back behind the very entry
- * that placed the VM here, and its row is not gone then, but not there yet. And nothing is decided by a state that is
- * older than the one that this is judged by, also not after a power cut: what was applied here is committed, so every
- * later grant carries an index behind it, and L6 comes before each start and each report. */
+ * The counter is looked at, since the state can be older than this file: a power cut takes it back behind the very
+ * entry that placed the VM here, and its row is not gone then, but not there yet. And nothing is decided by a state
+ * that is older than the one that this is judged by, also not after a power cut: what was applied here is committed, so
+ * every later grant carries an index behind it, and L6 comes before each start and each report. */
 static bool is_over(struct node *n, const struct started *s, uint64_t gen_max)
 {
 	return s->gen <= gen_max && !node_find_vm(n, s->vm) && !node_instance(n, s->vm);

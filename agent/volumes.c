@@ -414,6 +414,9 @@ void volumes_info(struct volumes *v, struct peer_node_info *ret)
 	struct statvfs st;
 
 	ret->has_engine = v->link && engine_link_is_connected(v->link);
+	ret->engine_unsound = v->link && engine_link_is_unsound(v->link);
+	if (v->link)
+		(void)snprintf(ret->engine_version, sizeof ret->engine_version, "%s", engine_link_version(v->link));
 	ret->disk_free = statvfs(v->agent->config.dir, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
 }
 

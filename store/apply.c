@@ -65,6 +65,8 @@ union body {
 	struct command_vm_files vm_files;
 	struct command_volume_image volume_image;
 	struct command_volume_filled volume_filled;
+	struct command_vm_end vm_end;
+	struct command_node_engine node_engine;
 };
 
 #define APPLY(name)                                                                            \
@@ -99,6 +101,8 @@ APPLY(image_held)
 APPLY(vm_files)
 APPLY(volume_image)
 APPLY(volume_filled)
+APPLY(vm_end)
+APPLY(node_engine)
 #undef APPLY
 
 static const struct applier {
@@ -132,6 +136,8 @@ static const struct applier {
 	{&command_vm_files_type, apply_vm_files},
 	{&command_volume_image_type, apply_volume_image},
 	{&command_volume_filled_type, apply_volume_filled},
+	{&command_vm_end_type, apply_vm_end},
+	{&command_node_engine_type, apply_node_engine},
 };
 
 static const struct applier *applier_of(uint32_t id)

@@ -144,8 +144,16 @@ void agent_moved(struct vol *v)
 		tell_status(v, clock_boottime());
 }
 
+void tell_about(struct engine *g, bool leaving)
+{
+	const struct engine_about msg = {.version = KEDGE_VERSION, .leaving = leaving};
+
+	tell(g, &engine_about_type, &msg);
+}
+
 void tell_all(struct engine *g, usec_t now)
 {
+	tell_about(g, false);
 	for (node_id_t n = 1; n <= NODES_MAX; n++)
 		if (links_has(g->links, n))
 			agent_linked(g, n, true);

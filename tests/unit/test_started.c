@@ -54,7 +54,7 @@ static void define(const char *name)
 	assert_int_equal(apply(&f, &command_vm_put_type, &c), 0);
 }
 
-static void delete(const char *name)
+static void delete (const char *name)
 {
 	struct command_vm_delete c = {0};
 
