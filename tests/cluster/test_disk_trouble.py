@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Guests with disks on nodes that do not die but are of no use: their engine, their disk, their agent's file (P1, P3, P6)."""
+import os
+import subprocess
+
 import disks
 import harness
 from test_disks import DiskCase
@@ -49,6 +52,69 @@ class Unsound(DiskCase):
         self.writes("weary", but=(to,))
         self.assertEqual(self.c.runs_on("weary"), owner)
         self.check("weary", owner)
+
+
+class FailingDisk(DiskCase):
+    """One system call on a replica's data fails, once: the replica is as good as one that lost power (V13)."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for node in cls.cluster.nodes:
+            cls.use_threads(node)
+
+    @classmethod
+    def use_threads(cls, node):
+        """Its engine is started anew by hand, so that its I/O is system calls, which can be made to fail."""
+        c, i = cls.cluster, node.number
+        c.kill(i)
+        c.kill(i, "kedge-vol")
+        argv = node.inside([os.path.join(harness.BUILD, "kedge-vol"), "--threads", "--dir", node.dir])
+        with open(node.log, "ab") as log:
+            cls.addClassCleanup(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                                 start_new_session=True).wait)
+        c.start(i)
+
+    def fail_once(self, vm, i, call):
+        """Its fifth call from now on, on the data of @vm's disk on node @i."""
+        engine = self.c.signal(i, "kedge-vol", 0)
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", self.c.root + "/strace.log", "-P",
+                                   os.path.realpath(disks.data(self.c, i, vm + ".root")), "-e", "trace=" + call,
+                                   "-e", "inject=%s:error=EIO:when=5" % call, "-p", str(engine)])
+        self.addCleanup(tracer.wait)
+        self.addCleanup(tracer.terminate)
+
+    def lost_power(self, i):
+        with open(self.c.node(i).log, encoding="utf-8", errors="replace") as f:
+            return "counts as one that lost power: Input/output error" in f.read()
+
+    def test_a_replica_cannot_write(self):
+        owner = self.create("spare")
+        other = self.holder("spare", owner)
+        snapshot = self.c.snapshot("spare", owner)[0]
+        self.fail_once("spare", other, "pwrite64")
+        self.c.wait_for(lambda: self.happened(owner, "spare.root", "n%d is out of sync" % other), 60, "it is removed")
+        self.assertTrue(self.lost_power(other))
+        self.c.wait_for(lambda: disks.is_whole(self.c, owner, "spare.root"), 60, "it rejoined")
+        self.assertEqual(self.writes("spare"), owner)
+        self.assertEqual(self.c.snapshot("spare", owner)[0], snapshot, "the guest noticed")
+        self.check("spare", owner)
+
+    def test_the_primary_cannot_flush(self):
+        """Its guest is ended before another node leads (L16), and finds every line that it was told is written."""
+        owner = self.create("frail")
+        self.fail_once("frail", owner, "fdatasync")
+        to = self.writes("frail", but=(owner,))
+        self.assertTrue(self.lost_power(owner))
+        last = disks.last_written(self.c, "frail", owner)
+        found = next(t for t in disks.told(self.c, "frail", to) if t.what == "found")
+        self.assertGreaterEqual(found.n, last, "an acknowledged line is lost")
+        self.c.wait_for(lambda: disks.is_whole(self.c, to, "frail.root"), 60, "the failed replica rejoined")
+        self.check("frail", to)
+        self.c.command(to, "vm", "stop", "frail")
+        self.c.wait_for(lambda: not self.c.qemus("frail"), 40, "frail is stopped")
+        paths = [disks.data(self.c, i, "frail.root", to) for i in (owner, to)]
+        self.c.wait_for(lambda: disks.same(paths), 20, "the replicas are the same, byte by byte")
 
 
 if __name__ == "__main__":
