@@ -87,7 +87,7 @@ static uint32_t own_version(void)
 {
 	unsigned major = 0, minor = 0, patch = 0;
 
-	(void)sscanf(KEDGE_VERSION, "%3u.%3u.%3u", &major, &minor, &patch);
+	(void)sscanf(version_own(), "%3u.%3u.%3u", &major, &minor, &patch);
 	return (major & 0xff) << 16 | (minor & 0xff) << 8 | (patch & 0xff);
 }
 

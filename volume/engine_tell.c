@@ -3,6 +3,7 @@
  * a failover waits for it, else once a second. And who may use a volume here (L23). */
 #include "volume/engine_agent.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define OPENED_EVERY (USEC_PER_SEC)
@@ -146,8 +147,9 @@ void agent_moved(struct vol *v)
 
 void tell_about(struct engine *g, bool leaving)
 {
-	const struct engine_about msg = {.version = KEDGE_VERSION, .leaving = leaving};
+	struct engine_about msg = {.leaving = leaving};
 
+	(void)snprintf(msg.version, sizeof msg.version, "%s", version_own());
 	tell(g, &engine_about_type, &msg);
 }
 

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests with disks on nodes that do not die but are of no use: their engine, their disk, their agent's file (P1, P3, P6)."""
 import os
+import shutil
+import signal
 import subprocess
+import time
 
 import disks
 import harness
@@ -115,6 +118,103 @@ class FailingDisk(DiskCase):
         self.c.wait_for(lambda: not self.c.qemus("frail"), 40, "frail is stopped")
         paths = [disks.data(self.c, i, "frail.root", to) for i in (owner, to)]
         self.c.wait_for(lambda: disks.same(paths), 20, "the replicas are the same, byte by byte")
+
+
+class Upgrade(DiskCase):
+    """The files of a node are replaced by another version, and its agent is stopped and started, node by node."""
+
+    programs = ("kedged", "kedge-vol", "kedge-guard", "kedge-hypervisor.so")
+    lease_s = 2.1
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        c = cls.cluster
+        cls.versions = [cls.version_of(harness.BUILD), "9.8.7"]
+        for node in c.nodes:
+            bins = "%s/bin-%s" % (c.root, node.name)
+            os.mkdir(bins)
+            for version in cls.versions:
+                cls.install(bins, version)
+            cls.install(bins, cls.versions[0])
+            c.kill(node.number)
+            node.bin = bins
+            c.start(node.number)
+            c.wait_formed()
+
+    @staticmethod
+    def version_of(bins):
+        return subprocess.run([bins + "/kedged", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+
+    @classmethod
+    def install(cls, bins, version):
+        """As a package does: new files take the names of the old ones, which go on running."""
+        old = b"\0" + cls.versions[0].encode() + b"\0"
+        new = b"\0" + version.encode() + b"\0"
+        assert len(old) == len(new)
+        for name in cls.programs:
+            with open(os.path.join(harness.BUILD, name), "rb") as f:
+                content = f.read()
+            with open(bins + "/.new", "wb") as f:
+                f.write(content.replace(old, new))
+            shutil.copymode(os.path.join(harness.BUILD, name), bins + "/.new")
+            os.rename(bins + "/.new", os.path.join(bins, name))
+        assert cls.version_of(bins) == version
+
+    def upgrade(self, i, version):
+        """Returns how long the node had no agent."""
+        node = self.c.node(i)
+        self.install(node.bin, version)
+        began = time.monotonic()
+        self.c.signal(i, "kedged", signal.SIGTERM)
+        self.assertEqual(node.kedged.wait(), 0)
+        self.c.start(i)
+        self.c.wait_for(lambda: self.versions_of(i)["agent_version"] == version, 20, "the new agent answers")
+        self.c.wait_formed()
+        return time.monotonic() - began
+
+    def versions_of(self, i):
+        node = next(n for n in self.c.status(i, stale=True)["nodes"] if n["name"] == "n%d" % i)
+        return {k: v for k, v in node.items() if k.endswith("_version")}
+
+    def pauses(self, vm, since):
+        return [h for h in self.c.witness.history if h[1] == vm and h[0] > since and h[4] == "stopped"]
+
+    def test_all_nodes_one_by_one_and_back(self):
+        owner = self.create("steady")
+        before = disks.volume(self.c, owner, "steady.root")
+        snapshot = self.c.snapshot("steady", owner)[0]
+        engines = [self.c._pid(n.number, "kedge-vol") for n in self.c.nodes]
+        began, longest = time.monotonic(), 0.0
+        for version in reversed(self.versions):
+            for i in [n.number for n in self.c.nodes]:
+                longest = max(longest, self.upgrade(i, version))
+                written = disks.last_written(self.c, "steady", owner)
+                self.c.wait_for(lambda w=written: disks.last_written(self.c, "steady", owner) > w, 20, "it writes on")
+                self.assertEqual(self.versions_of(i), {"agent_version": version, "engine_version": self.versions[0],
+                                                       "guard_version": self.versions[0]})
+        after = disks.volume(self.c, owner, "steady.root")
+        print("    6 upgrades, at most %.1f s until all are formed again" % longest)
+        self.assertEqual(self.c.snapshot("steady", owner)[0], snapshot, "the guest was started again")
+        self.assertEqual([self.c._pid(n.number, "kedge-vol") for n in self.c.nodes], engines)
+        self.assertEqual(after["epoch"], before["epoch"], "a replica was removed")
+        self.assertEqual(after["replicas"], before["replicas"])
+        if longest < self.lease_s:
+            self.assertEqual(self.pauses("steady", began), [])
+        self.check("steady", owner)
+        self.engine_too(owner, snapshot)
+
+    def engine_too(self, owner, snapshot):
+        """The engine goes on as the old one until it is told to end; that is no death, and the guest waits shortly."""
+        self.install(self.c.node(owner).bin, self.versions[1])
+        for _ in range(3):
+            old = self.c.signal(owner, "kedge-vol", signal.SIGTERM)
+            self.c.wait_for(lambda o=old: self.c._pid(owner, "kedge-vol") not in (None, o), 20, "a new engine")
+            self.c.wait_for(lambda: self.versions_of(owner)["engine_version"] == self.versions[1], 20, "its version")
+            self.assertEqual(self.writes("steady"), owner)
+        self.assertEqual(self.c.snapshot("steady", owner)[0], snapshot)
+        self.assertFalse(self.c.kedge(owner, "node", "show", "n%d" % owner)["node"]["engine_unsound"])
+        self.check("steady", owner)
 
 
 if __name__ == "__main__":
