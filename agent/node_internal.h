@@ -89,6 +89,7 @@ struct node {
 	/* the applied state, read again when it changed */
 	uint64_t changes;
 	size_t n_vms, n_nodes;
+	node_id_t node_max; /* the highest number that a node ever had */
 	struct store_vm *vms;
 	struct store_node *nodes;
 

@@ -398,7 +398,8 @@ void node_leader_step(struct node *n, const struct consensus_view *raft)
 	if (now_of(n) < n->next_members)
 		return;
 	n->next_members = now_of(n) + MEMBERS_EVERY;
-	(void)consensus_members_step(n->config.consensus, n->nodes, n->n_nodes, n->config.voters_max, node_is_up, n);
+	(void)consensus_members_step(n->config.consensus, n->nodes, n->n_nodes, n->node_max, n->config.voters_max,
+				     node_is_up, n);
 }
 
 /* ---- asking ---- */

@@ -67,6 +67,7 @@ union body {
 	struct command_volume_filled volume_filled;
 	struct command_vm_end vm_end;
 	struct command_node_engine node_engine;
+	struct command_node_remove node_remove;
 };
 
 #define APPLY(name)                                                                            \
@@ -103,6 +104,7 @@ APPLY(volume_image)
 APPLY(volume_filled)
 APPLY(vm_end)
 APPLY(node_engine)
+APPLY(node_remove)
 #undef APPLY
 
 static const struct applier {
@@ -138,6 +140,7 @@ static const struct applier {
 	{&command_volume_filled_type, apply_volume_filled},
 	{&command_vm_end_type, apply_vm_end},
 	{&command_node_engine_type, apply_node_engine},
+	{&command_node_remove_type, apply_node_remove},
 };
 
 static const struct applier *applier_of(uint32_t id)

@@ -171,6 +171,11 @@ static const struct message_field command_node_engine_fields[] = {F(U32, node), 
 TYPE(command_node_engine, COMMAND_NODE_ENGINE);
 #undef T
 
+#define T struct command_node_remove
+static const struct message_field command_node_remove_fields[] = {F(STR, name)};
+TYPE(command_node_remove, COMMAND_NODE_REMOVE);
+#undef T
+
 void command_begin(const struct command_head *head, struct buf *ret)
 {
 	CHECK(head->bodies > 0);

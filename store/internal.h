@@ -50,6 +50,7 @@ void store_apply_vm_files(struct store *s, const struct command_vm_files *c, str
 void store_apply_volume_image(struct store *s, const struct command_volume_image *c, struct store_result *r);
 void store_apply_vm_end(struct store *s, const struct command_vm_end *c, struct store_result *r);
 void store_apply_node_engine(struct store *s, const struct command_node_engine *c, struct store_result *r);
+void store_apply_node_remove(struct store *s, const struct command_node_remove *c, struct store_result *r);
 void store_apply_volume_filled(struct store *s, const struct command_volume_filled *c, struct store_result *r);
 
 /* Are all disks of @vm led by @node? Else MOVE is refused: it comes in one entry with their takeovers. */

@@ -217,5 +217,116 @@ class Upgrade(DiskCase):
         self.check("steady", owner)
 
 
+class Away(DiskCase):
+    """A node that stays away has its replicas placed anew (`replace-after`), and can be removed for good."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for node in cls.cluster.nodes:
+            harness.set_option(node.dir + "/kedge.conf", "volumes", "replace-after", "10s")
+            cls.cluster.kill(node.number)
+            cls.cluster.start(node.number)
+
+    def replaced(self, vm, owner, other, third):
+        """@other has died: @third gets a replica, and the row is whole without it."""
+        name = vm + ".root"
+        self.c.wait_for(lambda: sorted(disks.in_sync(self.c, owner, name)) == sorted(["n%d" % owner, "n%d" % third]),
+                        90, "the third node has all")
+        self.c.wait_for(lambda: self.states(owner, name).get("n%d" % other) == "leaving", 30, "the old one leaves")
+        self.assertTrue(disks.is_whole(self.c, owner, name))
+
+    def states(self, i, name):
+        return {r["node"]: r["state"] for r in disks.volume(self.c, i, name)["replicas"]}
+
+    def test_replaced_and_erased(self):
+        owner = self.create("loyal")
+        other = self.holder("loyal", owner)
+        third = next(n.number for n in self.c.nodes if n.number not in (owner, other))
+        self.c.kill_node(other)
+        self.replaced("loyal", owner, other, third)
+        self.assertEqual(self.writes("loyal"), owner)
+        self.assertEqual(len(disks.folders(self.c, other)), 1)
+        self.c.start(other)
+        self.c.wait_for(lambda: disks.folders(self.c, other) == [], 60, "the old replica is erased")
+        self.c.wait_for(lambda: "n%d" % other not in self.states(owner, "loyal.root"), 20, "its place is free")
+        self.c.wait_formed()
+        last = disks.last_written(self.c, "loyal", owner)
+        self.c.kill_node(owner)
+        self.assertEqual(self.writes("loyal", but=(owner,)), third)
+        found = next(t for t in disks.told(self.c, "loyal", third) if t.what == "found")
+        self.assertGreaterEqual(found.n, last, "an acknowledged line is lost")
+        self.check("loyal", third)
+
+
+class Removed(Away):
+    """In a cluster of its own, since the removed node never comes back."""
+
+    test_replaced_and_erased = None
+
+    def tearDown(self):
+        self.c.witness.check() # what DiskCase tidies up would need all nodes
+
+    def refused(self, text, *args):
+        i = self.c.leader()
+        done = self.c.command(i, *args, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(text, done.stderr)
+
+    def remove(self, i):
+        return ("node", "remove", "n%d" % i, "--yes")
+
+    def test_removed(self):
+        owner = self.create("rest")
+        other = self.holder("rest", owner)
+        third = next(n.number for n in self.c.nodes if n.number not in (owner, other))
+        self.c.apply(owner, "kind: volume\nname: only\nsize: 16MiB\nreplicas: 3\n")
+        self.c.wait_for(lambda: disks.is_whole(self.c, owner, "only"), 60, "three replicas")
+        self.refused("is up", *self.remove(other))
+        self.refused("there is no node", *self.remove(9))
+        self.c.kill_node(other)
+        self.replaced("rest", owner, other, third)
+        self.c.command(owner, "delete", "volume", "only")
+        self.c.wait_for(lambda: list(self.states(owner, "only").values()) == ["leaving"], 30, "the dead one holds it")
+        self.c.wait_for(lambda: self.c.leader(), 20, "a leader")
+        self.c.wait_for(lambda: self.c.command(self.c.leader(), *self.remove(other), check=False).returncode == 0, 20,
+                        "it is removed")
+        self.assertIsNone(disks.volume(self.c, owner, "only"), "a deleted volume waits for a node that is gone")
+        self.assertEqual(sorted(self.states(owner, "rest.root")), sorted(["n%d" % owner, "n%d" % third]))
+        self.assertNotIn("n%d" % other, [n["name"] for n in self.c.status(owner)["nodes"]])
+        self.assertEqual(self.writes("rest"), owner)
+        self.comes_to_the_door(owner, other)
+        self.joins_anew(owner, other)
+
+    def comes_to_the_door(self, owner, other):
+        """Its certificate opens nothing any more (P8), and it disturbs nobody."""
+        term = self.c.status(owner)["term"]
+        others = [n.number for n in self.c.nodes if n.number != other]
+        before = [self.linked(i, other) for i in others]
+        self.assertTrue(all(before), "it never was linked: nothing is looked at")
+        self.c.start(other)
+        self.c.wait_for(lambda: self.c.agent(other) and not self.c.status(other)["quorum"], 20, "it is alone")
+        time.sleep(3) # long enough for some elections of its own
+        status = self.c.status(owner)
+        self.assertEqual((status["term"], status["quorum"]), (term, True))
+        self.assertFalse(self.c.status(other)["quorum"])
+        self.assertEqual([self.linked(i, other) for i in others], before, "it was let in")
+        self.c.kill_node(other)
+
+    def linked(self, i, other):
+        with open(self.c.node(i).log, encoding="utf-8", errors="replace") as f:
+            return f.read().count("info node %d: linked" % self.c.node(other).number)
+
+    def joins_anew(self, owner, other):
+        """With an empty folder, under its old name and address, as another node."""
+        node = self.c.node(other)
+        shutil.rmtree(node.dir)
+        self.c.join(other, self.c.token(owner))
+        self.c.start(other)
+        self.c.wait_formed()
+        self.assertEqual(next(n["id"] for n in self.c.status(owner)["nodes"] if n["name"] == node.name), 4)
+        self.check("rest", owner)
+
+
 if __name__ == "__main__":
     harness.main()
