@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#define REPLACE_AFTER_MIN (10 * USEC_PER_SEC)
 #define SOCKET_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
 
 struct reading {
@@ -173,6 +174,17 @@ static int set_time(struct reading *r, const struct key *k, const char *value)
 	return refuse(r, k, value, "expected a time such as 30m, 2h or 1d, or never");
 }
 
+/* A node whose agent is upgraded or hangs shortly shall not have its replicas copied. */
+static int set_replace(struct reading *r, const struct key *k, const char *value)
+{
+	usec_t after = time_of(value);
+
+	r->config->replace_after = after;
+	if (after >= REPLACE_AFTER_MIN || (after == 0 && strcmp(value, "never") == 0))
+		return 1;
+	return refuse(r, k, value, "expected a time from 10s up such as 30m, 2h or 1d, or never");
+}
+
 static int set_reconnect(struct reading *r, const struct key *k, const char *value)
 {
 	usec_t delay = time_of(value);
@@ -208,7 +220,7 @@ static const struct key keys[] = {
 	{"timing", "profile", set_profile, FIELD(timing), false},
 	{"hypervisor", "uri", set_text, FIELD(uri), false},
 	{"hypervisor", "accel", set_accel, FIELD(accel), false},
-	{"volumes", "replace-after", set_time, FIELD(replace_after), false},
+	{"volumes", "replace-after", set_replace, FIELD(replace_after), false},
 	{"volumes", "reconnect", set_reconnect, FIELD(reconnect), false},
 	{"images", "keep-unused", set_time, FIELD(keep_files), false},
 	{"log", "level", set_level, FIELD(level), false},

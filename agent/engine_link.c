@@ -3,6 +3,7 @@
 #include "agent/engine_link.h"
 
 #include "agent/bulk_maker.h"
+#include "agent/engine_health.h"
 #include "agent/spawn.h"
 
 #include <errno.h>
@@ -29,9 +30,11 @@ struct channel {
 	int fd;
 	pid_t pid; /* of the engine */
 	struct fdpass_queue queue;
-	uint64_t echo;  /* the last one sent */
-	bool is_echoed; /* and answered */
-	bool has_told;  /* all that stood when we came */
+	uint64_t echo;   /* the last one sent */
+	bool is_echoed;  /* and answered */
+	bool has_told;   /* all that stood when we came */
+	bool is_leaving; /* it said so: its end is no death */
+	char version[64];
 	unsigned silent;
 	usec_t next_echo;
 };
@@ -46,6 +49,8 @@ struct engine_link {
 	usec_t echo_every;
 	struct channel *channel; /* NULL: not connected */
 	pid_t killed;            /* an engine that was, and may still be there: a process dies when it can */
+	pid_t lost;              /* the one whose connection ended: dead if another answers next; 0: none */
+	struct engine_health health;
 	usec_t spawned_at, next_try;
 	struct bulk_maker *bulk;
 };
@@ -64,6 +69,7 @@ static void disconnect(struct engine_link *l)
 	if (!c)
 		return;
 	l->channel = NULL;
+	l->lost = c->is_leaving || c->pid == l->killed ? 0 : c->pid;
 	(void)uv_poll_stop(&c->poll);
 	uv_close((uv_handle_t *)&c->poll, channel_closed);
 	(void)close(c->fd);
@@ -150,6 +156,9 @@ static bool open_channel(struct engine_link *l)
 	l->killed = 0;
 	if (fd < 0)
 		return false;
+	if (l->lost && l->lost != pid)
+		engine_health_died(&l->health, clock_boottime());
+	l->lost = 0;
 	c = xcalloc(1, sizeof *c);
 	c->fd = fd;
 	c->pid = pid;
@@ -217,13 +226,21 @@ static void finding_came(struct engine_link *l, const void *msg)
 	l->cb.finding(l->cb.ctx, msg);
 }
 
+static void about_came(struct engine_link *l, const void *msg)
+{
+	const struct engine_about *m = msg;
+
+	memcpy(l->channel->version, m->version, sizeof l->channel->version);
+	l->channel->is_leaving = m->leaving;
+}
+
 static const struct {
 	const struct message_type *type;
 	void (*fn)(struct engine_link *l, const void *msg);
 } messages[] = {
 	{&engine_echo_type, echo_came},       {&engine_opened_type, opened_came}, {&engine_propose_type, propose_came},
 	{&engine_link_state_type, link_came}, {&engine_status_type, status_came}, {&engine_dropped_type, dropped_came},
-	{&engine_finding_type, finding_came},
+	{&engine_finding_type, finding_came}, {&engine_about_type, about_came},
 };
 
 /* False: it makes no sense. */
@@ -237,6 +254,7 @@ static bool take(struct engine_link *l, const uint8_t *p, size_t n)
 		struct engine_status status;
 		struct engine_drop dropped;
 		struct engine_finding finding;
+		struct engine_about about;
 	} msg;
 	uint32_t id;
 
@@ -303,6 +321,7 @@ static void ask_for_echo(struct engine_link *l, usec_t now)
 		log_warning("the volume engine hangs (process %d): it is replaced", (int)c->pid);
 		(void)kill(c->pid, SIGKILL);
 		l->killed = c->pid;
+		engine_health_died(&l->health, now);
 		disconnect(l);
 		return;
 	}
@@ -339,6 +358,7 @@ void engine_link_step(struct engine_link *l)
 	}
 	if (!l->channel)
 		greet(l, now);
+	engine_health_present(&l->health, l->channel != NULL, now);
 	if (l->channel)
 		ask_for_echo(l, now);
 	if (l->channel && l->channel->queue.first)
@@ -349,6 +369,16 @@ void engine_link_step(struct engine_link *l)
 bool engine_link_is_connected(const struct engine_link *l)
 {
 	return l->channel != NULL;
+}
+
+bool engine_link_is_unsound(struct engine_link *l)
+{
+	return engine_health_is_unsound(&l->health, clock_boottime());
+}
+
+const char *engine_link_version(const struct engine_link *l)
+{
+	return l->channel ? l->channel->version : "";
 }
 
 /* ---- orders ---- */

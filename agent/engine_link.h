@@ -49,6 +49,13 @@ void engine_link_step(struct engine_link *l);
 /* Between connected() and the connection's end. */
 bool engine_link_is_connected(const struct engine_link *l);
 
+/* It died or hung again and again, or does not come. An end that was announced (SIGTERM) is no death, and a connection
+ * that breaks is none before another process answers. */
+bool engine_link_is_unsound(struct engine_link *l);
+
+/* Of the engine that is connected; "": none is, or it is too old to say so. */
+const char *engine_link_version(const struct engine_link *l);
+
 /* A new page, after a new guard that has none of before: told to the engine, which never reads the old one again.
  * @memfd is duplicated. */
 void engine_link_page(struct engine_link *l, int memfd);

@@ -30,6 +30,7 @@ struct guard_link {
 	struct guard_page *page;
 	int pidfds[SLOTS_MAX]; /* -1: nothing is watched there */
 	usec_t spawned_at, connected_at;
+	uint32_t version; /* as GUARD_ABOUT says it; 0: not known */
 };
 
 /* ---- datagrams ---- */
@@ -77,6 +78,7 @@ static bool connect_now(struct guard_link *g)
 	}
 	g->fd = fd;
 	g->pid = cred.pid;
+	g->version = 0;
 	g->connected_at = clock_boottime();
 	return true;
 }
@@ -136,6 +138,8 @@ static bool take_answer(struct guard_link *g, const struct guard_msg *msg, int f
 {
 	if (msg->op == GUARD_PAGE_FD && fd >= 0)
 		return take_page(g, fd);
+	if (msg->op == GUARD_ABOUT)
+		g->version = msg->slot;
 	if (msg->op == GUARD_PIDFD && fd >= 0 && msg->slot < SLOTS_MAX) {
 		int before = g->pidfds[msg->slot]; /* of a guard that said half of it and hung */
 
@@ -220,6 +224,8 @@ static bool is_gone(struct guard_link *g)
 		rc = hear(g, &msg, &fd);
 		if (rc > 0 && fd >= 0)
 			(void)close(fd);
+		if (rc > 0 && msg.op == GUARD_ABOUT)
+			g->version = msg.slot;
 	} while (rc > 0);
 	return rc < 0;
 }
@@ -242,6 +248,7 @@ static void hand_over(struct guard_link *g)
 			atomic_store(&g->page->slots[i].state, GUARD_FREE);
 	}
 	say(g, GUARD_KICK, 0, -1);
+	say(g, GUARD_HELLO, 0, -1); /* for its version: what else it answers is known */
 	log_info("a new guard watches (process %d)", (int)g->pid);
 }
 
@@ -308,6 +315,14 @@ int guard_link_memfd(const struct guard_link *g)
 bool guard_link_is_realtime(const struct guard_link *g)
 {
 	return g->fd >= 0 && sched_getscheduler(g->pid) == SCHED_FIFO;
+}
+
+void guard_link_version(const struct guard_link *g, char *ret, size_t size)
+{
+	ret[0] = '\0';
+	if (g->fd >= 0 && g->version)
+		(void)snprintf(ret, size, "%u.%u.%u", g->version >> 16 & 0xff, g->version >> 8 & 0xff,
+			       g->version & 0xff);
 }
 
 struct guard_link *guard_link_close(struct guard_link *g)

@@ -30,6 +30,9 @@ int guard_link_memfd(const struct guard_link *g);
 /* [loop] Does the kernel run the guard before everything else? */
 bool guard_link_is_realtime(const struct guard_link *g);
 
+/* Of the guard that is connected, as text; "": not known. It may be older than the file beside this program. */
+void guard_link_version(const struct guard_link *g, char *ret, size_t size);
+
 /* [loop] The guard goes on; NULL is allowed. Returns NULL. */
 struct guard_link *guard_link_close(struct guard_link *g);
 

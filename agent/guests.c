@@ -383,6 +383,8 @@ void guests_info(const struct guests *g, struct peer_node_info *ret)
 {
 	*ret = g->info;
 	ret->guard_realtime = guard_link_is_realtime(g->guard);
+	(void)snprintf(ret->agent_version, sizeof ret->agent_version, "%s", version_own());
+	guard_link_version(g->guard, ret->guard_version, sizeof ret->guard_version);
 }
 
 /* ---- effects ---- */

@@ -474,7 +474,7 @@ static int start(struct agent *agent, struct err *e)
 		return rc;
 	agent->ctl = ctl_new(agent);
 	open_handles(agent);
-	log_info("kedged %s: node %s (%u) of cluster %s, listening on %s", KEDGE_VERSION, agent->config.name,
+	log_info("kedged %s: node %s (%u) of cluster %s, listening on %s", version_own(), agent->config.name,
 		 agent->config.id, agent->config.cluster, agent->config.listen);
 	return 0;
 }
@@ -561,7 +561,7 @@ int main(int argc, char **argv)
 	case WHAT_CHECK:
 		return run(path, what == WHAT_CHECK);
 	case WHAT_VERSION:
-		(void)printf("kedged %s\n", KEDGE_VERSION);
+		(void)printf("kedged %s\n", version_own());
 		return 0;
 	default:
 		return usage(what == WHAT_HELP ? 0 : 2);

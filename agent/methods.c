@@ -370,23 +370,6 @@ static int volume_force(struct agent *agent, const struct msgpack_object *params
 	return 0;
 }
 
-static int node_fence_ack(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
-{
-	struct command_node_fence body = {0};
-	struct store_node nodes[NODES_MAX];
-	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
-	int rc = get_name(params, body.name, e);
-
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(nodes[i].name, body.name) == 0 && is_up(agent, nodes[i].node))
-			return err_set(e, PROTO_E_CONFLICT, "node '%s' is up: there is nothing to acknowledge",
-				       body.name);
-	add_body(c, &command_node_fence_type, &body);
-	return 0;
-}
-
 static int volume_unexport(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e)
 {
 	struct command_export body = {0};
@@ -549,7 +532,8 @@ static const struct method methods[] = {
 	{"volume.export", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, volume_export, NULL},
 	{"volume.unexport", METHOD_CHANGE, NET_ROLE_OPERATOR, NULL, volume_unexport, NULL},
 	{"volume.force", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, volume_force, NULL},
-	{"node.fence_ack", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, node_fence_ack, NULL},
+	{"node.fence_ack", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, method_node_fence_ack, NULL},
+	{"node.remove", METHOD_CHANGE, NET_ROLE_ADMIN, NULL, method_node_remove, NULL},
 	{"volume.change", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_change, NULL},
 	{"volume.report", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_report, NULL},
 	{"volume.erased", METHOD_CHANGE, NET_ROLE_NODE, NULL, volume_erased, NULL},

@@ -40,6 +40,10 @@ const struct method *method_find(const char *name);
 /* May @role call @m? */
 bool method_is_allowed(const struct method *m, enum net_role role);
 
+/* methods_node.c: what an administrator says of a node. */
+int method_node_fence_ack(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e);
+int method_node_remove(struct agent *agent, const struct msgpack_object *params, struct change *c, struct err *e);
+
 /* Session and number that a change carries. */
 bool method_session(const struct msgpack_object *params, uint64_t *ret_session, uint64_t *ret_num);
 

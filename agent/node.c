@@ -135,6 +135,7 @@ void node_set_waits(struct node *n, const void *p, size_t len)
 
 static void refresh(struct node *n)
 {
+	struct store_cluster cluster = {0};
 	size_t n_old;
 
 	if (n->changes == store_changes(n->config.store))
@@ -143,6 +144,8 @@ static void refresh(struct node *n)
 	n_old = n->n_vms;
 	n->n_vms = store_vms(n->config.store, n->vms, VMS_MAX);
 	n->n_nodes = store_nodes(n->config.store, n->nodes, NODES_MAX);
+	store_cluster(n->config.store, &cluster);
+	n->node_max = cluster.node_max;
 	n->next_plan = 0;
 	node_leader_refresh(n, n->leader_vms, n_old);
 	node_volumes_refresh(n);
@@ -188,15 +191,6 @@ void node_step(struct node *n)
 	node_lease_step(n, &raft);
 	node_instances_step(n, &raft);
 	tell_info(n, &raft);
-}
-
-bool node_started(const struct node *n, size_t i, const char **ret_vm, uint64_t *ret_gen)
-{
-	if (i >= n->n_started)
-		return false;
-	*ret_vm = n->started[i].vm;
-	*ret_gen = n->started[i].gen;
-	return true;
 }
 
 bool node_leads(const struct node *n)

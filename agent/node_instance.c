@@ -70,56 +70,6 @@ static void drop(struct node *n, struct instance *i)
 	*i = n->instances[--n->n_instances];
 }
 
-/* ---- `started`: the highest generation whose start was ever begun here ---- */
-
-static struct started *find_started(struct node *n, const char *vm)
-{
-	for (size_t i = 0; i < n->n_started; i++)
-		if (strcmp(n->started[i].vm, vm) == 0)
-			return &n->started[i];
-	return NULL;
-}
-
-void node_started_load(struct node *n, const char *vm, uint64_t gen)
-{
-	struct started *s = find_started(n, vm);
-
-	if (!s) {
-		if (n->n_started == n->cap_started) {
-			n->cap_started = n->cap_started ? n->cap_started * 2 : 16;
-			n->started = xrealloc(n->started, n->cap_started * sizeof *n->started);
-		}
-		s = &n->started[n->n_started++];
-		*s = (struct started){0};
-		(void)snprintf(s->vm, sizeof s->vm, "%s", vm);
-	}
-	if (gen > s->gen)
-		s->gen = gen;
-}
-
-static uint64_t started_gen(struct node *n, const char *vm)
-{
-	const struct started *s = find_started(n, vm);
-
-	return s && !PLANTED(reusegen) ? s->gen : 0;
-}
-
-static void save_step(struct node *n)
-{
-	if (n->saving || n->saved_seq == n->save_seq)
-		return;
-	n->saving = true;
-	n->saving_seq = n->save_seq;
-	n->env.started_save(n->env.ctx, n->saving_seq);
-}
-
-void node_started_saved(struct node *n, uint64_t seq)
-{
-	CHECK(n->saving && seq == n->saving_seq);
-	n->saving = false;
-	n->saved_seq = seq;
-}
-
 /* ---- events ---- */
 
 static bool find_free_slot(const struct node *n, size_t *ret)
@@ -354,7 +304,7 @@ static void saving_step(struct node *n, struct instance *i, const struct judged 
 {
 	if (n->saved_seq < i->save_seq)
 		return;
-	if (i->no_start || !j->mine || !j->row->spec.run || node_disk_is_lost(n, j->row)) {
+	if (i->no_start || !j->mine || !j->row->spec.run || j->row->end_gen >= i->gen || node_disk_is_lost(n, j->row)) {
 		(void)snprintf(i->reason, sizeof i->reason, "not started");
 		i->asked_to_end = true;
 		move(n, i, INSTANCE_ENDED);
@@ -420,7 +370,7 @@ static void begin(struct node *n, const struct store_vm *row, const struct conse
 
 	if (!may_start(n, &j)) /* L16's second half needs L6 too */
 		return;
-	if (started_gen(n, row->spec.name) >= row->gen) { /* L16: it was begun here, and there is no process */
+	if (node_started_gen(n, row->spec.name) >= row->gen) { /* L16: it was begun here, and there is no process */
 		i = add(n, row->spec.name, row->gen, INSTANCE_ENDED);
 		(void)snprintf(i->reason, sizeof i->reason, "its process ended while the agent was away");
 		return;
@@ -439,7 +389,7 @@ void node_instances_step(struct node *n, const struct consensus_view *raft)
 	for (size_t i = 0; i < n->n_vms; i++)
 		if (n->vms[i].owner == n->config.self && !node_instance(n, n->vms[i].spec.name))
 			begin(n, &n->vms[i], raft);
-	save_step(n);
+	node_started_step(n);
 }
 
 void node_instance_state(const struct node *n, const struct instance *i, char ret[16])

@@ -70,7 +70,8 @@ struct leader_node {
 	struct buf vms, volumes, waits;
 	usec_t silent_since; /* 0: its lease is fresh */
 	uint32_t replicas;
-	uint64_t session; /* of its last request */
+	uint64_t session;            /* of its last request */
+	bool was_sound, was_unsound; /* its engine, as this leader heard it last; neither: not heard yet */
 };
 
 /* Disks of one VM among the volumes. */
@@ -88,6 +89,7 @@ struct node {
 	/* the applied state, read again when it changed */
 	uint64_t changes;
 	size_t n_vms, n_nodes;
+	node_id_t node_max; /* the highest number that a node ever had */
 	struct store_vm *vms;
 	struct store_node *nodes;
 
@@ -134,6 +136,12 @@ void node_instances_step(struct node *n, const struct consensus_view *raft);
 struct instance *node_instance(struct node *n, const char *vm);
 void node_instance_state(const struct node *n, const struct instance *i, char ret[16]);
 
+/* node_started.c */
+/* 0: none. */
+uint64_t node_started_gen(const struct node *n, const char *vm);
+/* Saves what is not durable yet, without what cannot matter any more. */
+void node_started_step(struct node *n);
+
 /* node_volume.c */
 void node_volumes_refresh(struct node *n);
 void node_volumes_gained(struct node *n);
@@ -165,7 +173,13 @@ void node_movable_receive(struct node *n, node_id_t from, const struct peer_ask 
 /* L21 and what the owners shall know; @vms as the scheduler saw them. */
 void node_movable_plan(struct node *n, const struct scheduler_view *view);
 
+/* node_unsound.c */
+/* Who leaves a node whose engine cannot be relied on; what became of the engines is kept as an event. */
+void node_unsound_step(struct node *n, const struct scheduler_view *view);
+
 /* node_leader.c */
+/* Propose @entry, which holds the one command for @row that is in flight. Takes @entry. */
+void node_leader_propose(struct node *n, const struct store_vm *row, struct buf *entry);
 bool node_lease_is_fresh(const struct node *n, node_id_t node);
 void node_leader_refresh(struct node *n, struct leader_vm *old, size_t n_old);
 void node_leader_step(struct node *n, const struct consensus_view *raft);

@@ -53,8 +53,10 @@ static void gained(struct node *n, const struct consensus_view *raft)
 	for (size_t i = 0; i < n->n_vms; i++)
 		memcpy(n->leader_vms[i].name, n->vms[i].spec.name, NAME_BYTES_MAX);
 	node_volumes_gained(n);
-	for (size_t i = 0; i <= NODES_MAX; i++)
+	for (size_t i = 0; i <= NODES_MAX; i++) {
 		n->leader_nodes[i].silent_since = 0;
+		n->leader_nodes[i].was_sound = n->leader_nodes[i].was_unsound = false;
+	}
 	*t = (struct term_ctx){n, raft->term};
 	/* L5: libraft adds an entry of its own only over a tail, so one is asked for. */
 	if (PLANTED(nobarrier) || PLANTED(libraft)) {
@@ -210,12 +212,26 @@ static void move_done(void *ctx, int status, const struct store_result *result)
 	free(m);
 }
 
+void node_leader_propose(struct node *n, const struct store_vm *row, struct buf *entry)
+{
+	struct leader_vm *v = leader_vm(n, row);
+	struct move_ctx *m = xcalloc(1, sizeof *m);
+
+	m->node = n;
+	m->number = ++n->busy_count;
+	v->busy = m->number;
+	if (consensus_propose(n->config.consensus, entry->data, entry->len, move_done, m) != 0) {
+		v->busy = 0; /* never queued, forwarded or repeated (L8) */
+		free(m);
+	}
+	buf_free(entry);
+}
+
 static void submit(struct node *n, const struct store_vm *row, const struct scheduler_move *move)
 {
 	struct command_head head = {.wall = n->env.wall(n->env.ctx), .actor = "leader"};
 	struct command_move c = {.to = move->to, .gen = row->gen, .failed = move->failed};
 	struct leader_vm *v = leader_vm(n, row);
-	struct move_ctx *m = xcalloc(1, sizeof *m);
 	struct buf entry = {0}, bodies = {0};
 
 	memcpy(c.vm, row->spec.name, sizeof c.vm);
@@ -230,14 +246,7 @@ static void submit(struct node *n, const struct store_vm *row, const struct sche
 	buf_append(&entry, bodies.data, bodies.len);
 	message_encode(&command_move_type, &c, &entry);
 	buf_free(&bodies);
-	m->node = n;
-	m->number = ++n->busy_count;
-	v->busy = m->number;
-	if (consensus_propose(n->config.consensus, entry.data, entry.len, move_done, m) != 0) {
-		v->busy = 0; /* never queued, forwarded or repeated (L8) */
-		free(m);
-	}
-	buf_free(&entry);
+	node_leader_propose(n, row, &entry);
 }
 
 bool node_lease_is_fresh(const struct node *n, node_id_t node)
@@ -272,6 +281,7 @@ static size_t view_nodes(struct node *n, struct scheduler_node *ret)
 			.is_up = is_up,
 			.is_away = is_away(n, n->nodes[i].node, is_up),
 			.has_engine = l->info.has_engine,
+			.unsound = l->info.engine_unsound,
 			.disk_free = l->info.disk_free,
 			.replicas = l->replicas,
 			.can_run = is_up && l->info.runs_vms,
@@ -306,6 +316,7 @@ static struct scheduler_vm view_vm(struct node *n, const struct consensus_view *
 		.vcpus = row->spec.vcpus,
 		.priority = row->spec.priority,
 		.busy = v->busy != 0,
+		.ending = row->end_gen >= row->gen,
 		.out = out_of(n, raft, row, v),
 		.failed = v->failed,
 		.not_before = v->not_before_gen == row->gen ? v->not_before : 0,
@@ -343,6 +354,7 @@ static void moves_step(struct node *n, const struct consensus_view *raft)
 	count = scheduler_plan(&view, moves, MOVES_PER_STEP);
 	for (size_t i = 0; i < count; i++) /* L8: in the very turn of the decision */
 		submit(n, &n->vms[moves[i].vm], &moves[i]);
+	node_unsound_step(n, &view);
 	node_volumes_step(n, raft, &view);
 	node_movable_plan(n, &view);
 	free(nodes);
@@ -386,7 +398,8 @@ void node_leader_step(struct node *n, const struct consensus_view *raft)
 	if (now_of(n) < n->next_members)
 		return;
 	n->next_members = now_of(n) + MEMBERS_EVERY;
-	(void)consensus_members_step(n->config.consensus, n->nodes, n->n_nodes, n->config.voters_max, node_is_up, n);
+	(void)consensus_members_step(n->config.consensus, n->nodes, n->n_nodes, n->node_max, n->config.voters_max,
+				     node_is_up, n);
 }
 
 /* ---- asking ---- */

@@ -36,13 +36,17 @@ static void peer_down_cb(void *ctx, node_id_t node, const char *reason)
 	images_link_down(agent->images, node);
 }
 
-/* A node that just joined knows no members yet: then the certificate alone must do. */
+/* Numbers are given once, in turn: one that is not there and not above the highest was removed (P8). What is above it
+ * this node has not read of yet: one that just joined reads the log from its beginning, and needs whoever leads. Then
+ * the certificate alone must do. */
 static bool peer_known_cb(void *ctx, node_id_t node)
 {
 	struct agent *agent = ctx;
-	struct store_node nodes[1], found;
+	struct store_cluster cluster = {0};
+	struct store_node found;
 
-	return store_nodes(agent->store, nodes, 1) == 0 || store_node(agent->store, node, &found);
+	store_cluster(agent->store, &cluster);
+	return node > cluster.node_max || store_node(agent->store, node, &found);
 }
 
 static void conn_open_cb(void *ctx, struct net_conn *conn, enum net_protocol protocol)
@@ -85,6 +89,19 @@ static bool join_secret_cb(void *ctx, const char *id, uint8_t ret[32])
 	return join_secret(ctx, id, ret);
 }
 
+static void drop_removed(struct agent *agent)
+{
+	for (node_id_t node = 1; node <= NODES_MAX; node++) {
+		bool was_up = net_peer_is_up(agent->net, node);
+
+		if (node == agent->config.id || peer_known_cb(agent, node))
+			continue;
+		net_peer_remove(agent->net, node); /* tells nobody */
+		if (was_up)
+			peer_down_cb(agent, node, "it was removed from the cluster");
+	}
+}
+
 void port_step(struct agent *agent)
 {
 	struct store_node nodes[NODES_MAX];
@@ -99,6 +116,7 @@ void port_step(struct agent *agent)
 		if (nodes[i].node != agent->config.id &&
 		    net_peer_add(agent->net, nodes[i].node, nodes[i].address, &e) < 0)
 			log_warning("%s, ignoring: node %s gets no link", e.text, nodes[i].name);
+	drop_removed(agent);
 }
 
 static void bulk_cb(void *ctx, int fd, const uint8_t *first, size_t n)

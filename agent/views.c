@@ -8,6 +8,9 @@
 #include <string.h>
 
 #define PROBLEM_BYTES 400
+#define UNSOUND                                                                                   \
+	"its volume engine died again and again, or does not come: VMs with disks run elsewhere " \
+	"where they can, until it lives for 10 minutes"
 
 static const char *node_name(struct agent *agent, node_id_t node, struct store_node *room)
 {
@@ -90,9 +93,17 @@ static void pack_node_problems(struct agent *agent, struct pack *p, const struct
 		pack_str(p, "its hypervisor is not ready: it runs no VMs");
 	if (v->status.heard && !v->status.info.has_engine)
 		pack_str(p, "its volume engine does not answer: it has no volumes");
+	if (v->status.heard && v->status.info.engine_unsound)
+		pack_str(p, UNSOUND);
 	if (v->status.heard && !v->status.info.guard_realtime)
 		pack_str(p, "its guard has no real-time priority: on an overloaded node it may freeze late");
 	pack_end(p);
+}
+
+/* Each of the three processes of a node is upgraded by itself: it runs on until it is started anew. */
+static void pack_version(struct pack *p, const char *key, const char *version)
+{
+	pack_kv_str(p, key, version[0] ? version : NULL);
 }
 
 static void pack_node(struct agent *agent, struct pack *p, const struct store_node *node,
@@ -116,6 +127,10 @@ static void pack_node(struct agent *agent, struct pack *p, const struct store_no
 	pack_kv_str(p, "version", v.status.info.version);
 	pack_kv_str(p, "guard", guard_of(&v.status));
 	pack_kv_bool(p, "engine", v.status.info.has_engine);
+	pack_kv_bool(p, "engine_unsound", v.status.info.engine_unsound);
+	pack_version(p, "agent_version", v.status.info.agent_version);
+	pack_version(p, "engine_version", v.status.info.engine_version);
+	pack_version(p, "guard_version", v.status.info.guard_version);
 	pack_kv_u64(p, "disk_free_bytes", v.status.info.disk_free);
 	pack_kv_u64(p, "applied", v.status.info.applied);
 	pack_key(p, "silent_us");
@@ -248,6 +263,10 @@ static void problem_of_node(struct agent *agent, struct pack *p, const struct st
 		pack_str(p, text);
 	} else if (v.status.heard && !v.status.info.runs_vms && strcmp(v.role, "witness") != 0) {
 		(void)snprintf(text, sizeof text, "node %s runs no VMs: its hypervisor is not ready", node->name);
+		pack_str(p, text);
+	}
+	if (strcmp(v.state, "up") == 0 && v.status.heard && v.status.info.engine_unsound) {
+		(void)snprintf(text, sizeof text, "node %s: %s", node->name, UNSOUND);
 		pack_str(p, text);
 	}
 }

@@ -333,10 +333,13 @@ static void keep_links(struct volumes *v, uint64_t shared)
 	struct store_node *nodes = xcalloc(NODES_MAX, sizeof *nodes);
 	size_t n = store_nodes(v->agent->store, nodes, NODES_MAX);
 
-	for (size_t i = 0; i < n; i++)
-		if (nodes[i].node > v->agent->config.id)
-			engine_link_peer(v->link, nodes[i].node,
-					 shared & 1ULL << (nodes[i].node - 1) ? nodes[i].address : NULL);
+	for (node_id_t node = v->agent->config.id + 1, i = 0; node <= NODES_MAX; node++) {
+		while (i < n && nodes[i].node < node)
+			i++;
+		engine_link_peer(v->link, node,
+				 i < n && nodes[i].node == node && shared & 1ULL << (node - 1) ? nodes[i].address
+											       : NULL);
+	}
 	free(nodes);
 }
 
@@ -426,6 +429,9 @@ void volumes_info(struct volumes *v, struct peer_node_info *ret)
 	struct statvfs st;
 
 	ret->has_engine = v->link && engine_link_is_connected(v->link);
+	ret->engine_unsound = v->link && engine_link_is_unsound(v->link);
+	if (v->link)
+		(void)snprintf(ret->engine_version, sizeof ret->engine_version, "%s", engine_link_version(v->link));
 	ret->disk_free = statvfs(v->agent->config.dir, &st) == 0 ? (uint64_t)st.f_bavail * st.f_frsize : 0;
 }
 

@@ -20,5 +20,6 @@
 #include "base/random.h"
 #include "base/timing.h"
 #include "base/types.h"
+#include "base/version.h"
 
 #endif

@@ -65,6 +65,7 @@ enum guard_op {
 	GUARD_WATCH,   /* kedged -> guard, with the pidfd of @slot: SIGSTOP it now (L13), then keep to the page */
 	GUARD_DROP,    /* kedged -> guard: forget @slot */
 	GUARD_KICK,    /* kedged -> guard: the page changed, look now */
+	GUARD_ABOUT,   /* guard -> kedged, after HELLO: @slot is its version, a byte each of 0.major.minor.patch */
 };
 
 struct guard_msg {

@@ -94,6 +94,7 @@ int command_volume_export(const struct args *args, struct err *e);
 int command_volume_unexport(const struct args *args, struct err *e);
 int command_volume_force(const struct args *args, struct err *e);
 int command_node_fence_ack(const struct args *args, struct err *e);
+int command_node_remove(const struct args *args, struct err *e);
 int command_volume_resync(const struct args *args, struct err *e);
 int command_volume_verify(const struct args *args, struct err *e);
 int command_image_add(const struct args *args, struct err *e);

@@ -94,3 +94,14 @@ int command_node_fence_ack(const struct args *args, struct err *e)
 			       "node fence-ack: not confirmed, nothing was changed (--yes answers)");
 	return change(args, "node.fence_ack", "its VMs may run elsewhere", e);
 }
+
+int command_node_remove(const struct args *args, struct err *e)
+{
+	if (!args->yes && !args->json)
+		(void)printf(
+			"%s leaves the cluster for good, with its replicas. To come back it joins as a new node.\n",
+			args->words[0]);
+	if (!confirmed(args, args->words[0]))
+		return err_set(e, PROTO_E_INVALID, "node remove: not confirmed, nothing was changed (--yes answers)");
+	return change(args, "node.remove", "no member any more", e);
+}

@@ -28,6 +28,13 @@ const struct command commands[] = {
 	 "before\n"
 	 "their disks are forced elsewhere. If the node runs after all, its VMs run TWICE.",
 	 "--yes", 1, command_node_fence_ack},
+	{"node remove", "NODE [--yes]", "remove a node that is down, for good",
+	 "Its replicas leave all volumes at once, and are made anew on other nodes. Refused while a VM is placed on "
+	 "it, it\n"
+	 "has what no other node has, or the others would be no majority. It may join again, as a new node with an "
+	 "empty "
+	 "folder.",
+	 "--yes", 1, command_node_remove},
 	{"apply", "-f FILE|- [--dry-run]", "make the cluster what a file says, all of it or nothing",
 	 "  kind: vm\n  name: till-7\n  vcpus: 2\n  memory: 512MiB\n  run: true\n"
 	 "  boot: {kernel: ./vmlinuz, initrd: ./initrd.img, cmdline: console=ttyS0}\n"

@@ -87,9 +87,10 @@ int consensus_barrier(struct consensus *c, consensus_done done, void *ctx) KEDGE
 void consensus_view(struct consensus *c, struct consensus_view *ret);
 
 /* As leader, start at most one change of members towards: every node of @nodes is a member, @voters_max of those that
- * @is_up says are voters. Returns true when a change was started or is under way. */
-bool consensus_members_step(struct consensus *c, const struct store_node *nodes, size_t n, unsigned voters_max,
-			    bool (*is_up)(void *ctx, node_id_t node), void *ctx);
+ * @is_up says are voters; a number up to @node_max that is not among them was removed, and is no member. Returns true
+ * when a change was started or is under way. */
+bool consensus_members_step(struct consensus *c, const struct store_node *nodes, size_t n, node_id_t node_max,
+			    unsigned voters_max, bool (*is_up)(void *ctx, node_id_t node), void *ctx);
 
 /* Take a snapshot of the state now; for tests. */
 void consensus_set_snapshot_threshold(struct consensus *c, unsigned entries, unsigned trailing);

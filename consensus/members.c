@@ -19,9 +19,31 @@ static unsigned count_voters(const struct consensus_view *v)
 	return n;
 }
 
-bool consensus_members_step(struct consensus *c, const struct store_node *nodes, size_t n, unsigned voters_max,
-			    bool (*is_up)(void *ctx, node_id_t node), void *ctx)
+static bool is_removed(const struct store_node *nodes, size_t n, node_id_t node_max, node_id_t node)
 {
+	for (size_t i = 0; i < n; i++)
+		if (nodes[i].node == node)
+			return false;
+	return node <= node_max;
+}
+
+/* Numbers are never used again, so what had one once and is not there was removed. 0: nobody. */
+static node_id_t find_removed(const struct consensus *c, const struct consensus_view *v, const struct store_node *nodes,
+			      size_t n, node_id_t node_max)
+{
+	for (size_t i = 0; i < v->n_members; i++) {
+		const struct consensus_member *m = &v->members[i];
+
+		if (m->role != CONSENSUS_NONE && m->node != c->raft.id && is_removed(nodes, n, node_max, m->node))
+			return m->node;
+	}
+	return 0;
+}
+
+bool consensus_members_step(struct consensus *c, const struct store_node *nodes, size_t n, node_id_t node_max,
+			    unsigned voters_max, bool (*is_up)(void *ctx, node_id_t node), void *ctx)
+{
+	node_id_t removed;
 	struct consensus_view v;
 	unsigned voters;
 
@@ -30,6 +52,9 @@ bool consensus_members_step(struct consensus *c, const struct store_node *nodes,
 		return true;
 	if (!v.is_leader)
 		return false;
+	removed = find_removed(c, &v, nodes, n, node_max);
+	if (removed)
+		return raft_remove(&c->raft, &c->change, removed, NULL) == 0;
 	voters = count_voters(&v);
 	for (size_t i = 0; i < n; i++) {
 		const struct consensus_member *m = find(&v, nodes[i].node);

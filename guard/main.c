@@ -83,6 +83,14 @@ static void say(struct guard *g, uint32_t op, uint32_t slot, int fd)
 		client_close(g);
 }
 
+static uint32_t own_version(void)
+{
+	unsigned major = 0, minor = 0, patch = 0;
+
+	(void)sscanf(version_own(), "%3u.%3u.%3u", &major, &minor, &patch);
+	return (major & 0xff) << 16 | (minor & 0xff) << 8 | (patch & 0xff);
+}
+
 static void hello(struct guard *g)
 {
 	if (g->memfd < 0) {
@@ -93,6 +101,7 @@ static void hello(struct guard *g)
 			if (g->pidfds[i] >= 0)
 				say(g, GUARD_PIDFD, i, g->pidfds[i]);
 	}
+	say(g, GUARD_ABOUT, own_version(), -1);
 	say(g, GUARD_END, 0, -1);
 }
 

@@ -139,8 +139,15 @@ void peer_session_open(struct session *s)
 	}
 	s->peer = p;
 	p->active = s;
-	p->backoff = REDIAL_MIN;
 	net->cb.peer_up(net->cb.ctx, p->node);
+}
+
+/* A peer that knows this node no more opens the link and closes it at once: it is not to be asked ten times a second.
+ */
+static void wait_to_dial(struct net_peer *p)
+{
+	p->next_dial = clock_boottime() + p->backoff;
+	p->backoff = p->backoff * 2 > REDIAL_MAX ? REDIAL_MAX : p->backoff * 2;
 }
 
 void peer_session_closed(struct session *s)
@@ -151,11 +158,10 @@ void peer_session_closed(struct session *s)
 	s->peer = NULL;
 	if (p->dialling == s) {
 		p->dialling = NULL;
-		p->next_dial = clock_boottime() + p->backoff;
-		p->backoff = p->backoff * 2 > REDIAL_MAX ? REDIAL_MAX : p->backoff * 2;
+		wait_to_dial(p);
 	} else if (p->active == s) {
 		p->active = NULL;
-		p->next_dial = clock_boottime() + REDIAL_MIN;
+		wait_to_dial(p);
 		net->cb.peer_down(net->cb.ctx, p->node, s->error.text);
 	}
 }
@@ -178,6 +184,7 @@ static size_t deliver_frames(struct session *s, const uint8_t *p, size_t n)
 		if (n - used - FRAME_HEAD < length)
 			break;
 		used += FRAME_HEAD + length;
+		s->peer->backoff = REDIAL_MIN; /* it takes us for a peer */
 		if (length == 0)
 			continue; /* keep-alive */
 		net->counters.frames_in++;

@@ -83,3 +83,8 @@ static const struct message_field engine_finding_fields[] = {F(STR, id),        
 							     F(BOOL, unreadable), F(U64, offset),  F(U64, length)};
 TYPE(engine_finding, ENGINE_FINDING);
 #undef T
+
+#define T struct engine_about
+static const struct message_field engine_about_fields[] = {F(STR, version), F(BOOL, leaving)};
+TYPE(engine_about, ENGINE_ABOUT);
+#undef T

@@ -32,6 +32,7 @@ enum engine_id {
 	ENGINE_PEER, /* only inside ENGINE_STATUS */
 	ENGINE_DROPPED,
 	ENGINE_FINDING,
+	ENGINE_ABOUT,
 };
 
 /* First of all, with the guard's page attached (base/guard_page.h), which the engine maps read-only. */
@@ -72,6 +73,12 @@ struct engine_member {
 	uint64_t incarnation; /* in which it is in sync; 0: none yet */
 	uint64_t reported;    /* that its node told last; 0: none */
 	uint64_t size;        /* for which its node told that it has room; 0: not told */
+};
+
+/* What the engine is, when it is greeted; and again with @leaving when it was told to end (SIGTERM). */
+struct engine_about {
+	char version[64];
+	bool leaving;
 };
 
 /* The replica here was given up by commit: close it, erase its files, then say ENGINE_DROPPED. Also where there are
@@ -158,6 +165,7 @@ struct engine_finding {
 
 extern const struct message_type engine_hello_type, engine_row_type, engine_member_type, engine_drop_type,
 	engine_proposed_type, engine_verify_type, engine_echo_type, engine_opened_type, engine_propose_type,
-	engine_link_state_type, engine_status_type, engine_peer_type, engine_dropped_type, engine_finding_type;
+	engine_link_state_type, engine_status_type, engine_peer_type, engine_dropped_type, engine_finding_type,
+	engine_about_type;
 
 #endif

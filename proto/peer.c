@@ -37,11 +37,23 @@ TYPE(peer_stopped, PEER_STOPPED);
 #undef T
 
 #define T struct peer_node_info
-static const struct message_field peer_node_info_fields[] = {
-	F(U64, memory_bytes), F(U32, cpus),        F(STR, accel),           F(STR, version),
-	F(U64, applied),      F(U64, hash),        F(BOOL, guard_realtime), F(BOOL, runs_vms),
-	F(BIN, vms),          F(BOOL, has_engine), F(U64, disk_free),       F(BIN, volumes),
-	F(BIN, waits)};
+static const struct message_field peer_node_info_fields[] = {F(U64, memory_bytes),
+							     F(U32, cpus),
+							     F(STR, accel),
+							     F(STR, version),
+							     F(U64, applied),
+							     F(U64, hash),
+							     F(BOOL, guard_realtime),
+							     F(BOOL, runs_vms),
+							     F(BIN, vms),
+							     F(BOOL, has_engine),
+							     F(U64, disk_free),
+							     F(BIN, volumes),
+							     F(BIN, waits),
+							     F(BOOL, engine_unsound),
+							     F(STR, engine_version),
+							     F(STR, guard_version),
+							     F(STR, agent_version)};
 TYPE(peer_node_info, PEER_NODE_INFO);
 #undef T
 

@@ -83,6 +83,10 @@ struct peer_node_info {
 	uint64_t disk_free;         /* bytes for volumes */
 	struct message_bin volumes; /* struct engine_status, one after the other */
 	struct message_bin waits;   /* struct peer_wait, one after the other */
+	bool engine_unsound;        /* it died again and again, or does not come: VMs with disks shall be elsewhere */
+	char engine_version[64]; /* of the processes that run, "": not known. They outlive an upgrade of their files */
+	char guard_version[64];
+	char agent_version[64];
 };
 
 /* What the owner sees of an instance. */

@@ -111,7 +111,7 @@ static bool is_away(const struct scheduler_view *v, node_id_t node)
 	return !n || n->is_away;
 }
 
-/* The node with the fewest replicas that could take one more; 0: none. */
+/* The node with the fewest replicas that could take one more, rather one whose engine is sound; 0: none. */
 static node_id_t room_for(const struct scheduler_view *v, const struct scheduler_disk *d)
 {
 	const struct scheduler_node *best = NULL;
@@ -121,7 +121,8 @@ static node_id_t room_for(const struct scheduler_view *v, const struct scheduler
 
 		if (!n->is_up || !n->has_engine || n->disk_free < d->size || replica_on(d, n->node))
 			continue;
-		if (!best || n->replicas < best->replicas)
+		if (!best || n->unsound < best->unsound ||
+		    (n->unsound == best->unsound && n->replicas < best->replicas))
 			best = n;
 	}
 	return best ? best->node : 0;

@@ -62,9 +62,9 @@ static bool can_lead_disks(const struct scheduler_vm *vm, node_id_t node)
 }
 
 /* The node with the most free memory after taking @vm; the lower number on a tie. A lapsed owner is left out. Where its
- * disks are led already it need not be moved for memory. */
-static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm *vm, const struct scheduler_move *moves,
-		      size_t n)
+ * disks are led already it need not be moved for memory. @sound: only where the engine can be relied on. */
+static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_vm *vm,
+			 const struct scheduler_move *moves, size_t n, bool sound)
 {
 	node_id_t found = 0;
 	uint64_t most_free = 0;
@@ -74,7 +74,7 @@ static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm 
 		struct use u = use_of(v, i, moves, n);
 		uint64_t free_bytes;
 
-		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node))
+		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node) || (sound && node->unsound))
 			continue;
 		if (node->node == vm->owner && vm->out == SCHEDULER_LAPSED)
 			continue;
@@ -87,6 +87,15 @@ static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm 
 		}
 	}
 	return found;
+}
+
+/* An engine that dies now and then is better than none. */
+static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm *vm, const struct scheduler_move *moves,
+		      size_t n)
+{
+	node_id_t found = vm->n_disks ? best_of(v, vm, moves, n, true) : 0;
+
+	return found ? found : best_of(v, vm, moves, n, false);
 }
 
 /* Is there something to decide about @vm at all? */
@@ -152,6 +161,48 @@ size_t scheduler_plan(const struct scheduler_view *v, struct scheduler_move *ret
 	return n;
 }
 
+/* ---- an engine that cannot be relied on ---- */
+
+static const struct scheduler_node *node_of(const struct scheduler_view *v, node_id_t node)
+{
+	for (size_t i = 0; i < v->n_nodes; i++)
+		if (v->nodes[i].node == node)
+			return &v->nodes[i];
+	return NULL;
+}
+
+static bool may_leave(const struct scheduler_view *v, const struct scheduler_vm *vm)
+{
+	const struct scheduler_node *owner = vm->owner ? node_of(v, vm->owner) : NULL;
+
+	return owner && owner->is_up && owner->unsound && vm->n_disks > 0 && vm->run && !vm->is_export && !vm->busy &&
+	       !vm->ending && vm->out == SCHEDULER_IN;
+}
+
+/* What nobody but the owner has in sync goes on there, however badly. */
+static bool all_in_sync_on(const struct scheduler_vm *vm, node_id_t node)
+{
+	for (size_t i = 0; i < vm->n_disks; i++)
+		if (scheduler_lead(&vm->disks[i], node) != SCHEDULER_TAKEOVER)
+			return false;
+	return true;
+}
+
+size_t scheduler_leave(const struct scheduler_view *v, struct scheduler_move *ret, size_t max)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < v->n_vms && n < max; i++) {
+		node_id_t to = may_leave(v, &v->vms[i]) ? best_of(v, &v->vms[i], ret, n, true) : 0;
+
+		if (to == 0 || !all_in_sync_on(&v->vms[i], to))
+			continue;
+		ret[n] = (struct scheduler_move){.vm = i, .to = to};
+		(void)snprintf(ret[n++].reason, sizeof ret->reason, "the volume engine of its node is unsound");
+	}
+	return n;
+}
+
 /* ---- why it waits ---- */
 
 static bool any_can_run(const struct scheduler_view *v)
@@ -164,10 +215,9 @@ static bool any_can_run(const struct scheduler_view *v)
 
 static bool is_up(const struct scheduler_view *v, node_id_t node)
 {
-	for (size_t i = 0; i < v->n_nodes; i++)
-		if (v->nodes[i].node == node)
-			return v->nodes[i].is_up;
-	return false;
+	const struct scheduler_node *found = node_of(v, node);
+
+	return found && found->is_up;
 }
 
 /* NULL: some node that is up may lead it. */

@@ -13,6 +13,7 @@ struct scheduler_node {
 	bool can_run; /* and its hypervisor is ready */
 	bool is_away; /* silent for so long that its replicas are placed anew */
 	bool has_engine;
+	bool unsound;       /* its engine cannot be relied on: disks are led and placed elsewhere if they can be */
 	uint64_t disk_free; /* bytes for replicas */
 	uint32_t replicas;  /* that it has */
 	uint64_t memory_bytes;
@@ -65,6 +66,7 @@ struct scheduler_vm {
 	uint32_t vcpus;
 	uint32_t priority; /* higher first */
 	bool busy;         /* a command for it is in flight */
+	bool ending;       /* its instance shall end */
 	enum scheduler_out out;
 	bool failed;       /* SCHEDULER_STOPPED: it ended by itself */
 	usec_t not_before; /* back-off */
@@ -99,6 +101,10 @@ struct scheduler_move {
 
 /* [any] What to do now, most urgent first, at most @max. Returns the number. */
 size_t scheduler_plan(const struct scheduler_view *view, struct scheduler_move *ret, size_t max);
+
+/* [any] Which VMs shall be ended where they are, since the engine of their node is unsound, and a node whose engine is
+ * sound has all of their disks in sync and room for them. One that no other can take stays. */
+size_t scheduler_leave(const struct scheduler_view *view, struct scheduler_move *ret, size_t max);
 
 /* [any] May @node lead @d, and how? What is out of sync leads only by an administrator's FORCE. */
 enum scheduler_lead scheduler_lead(const struct scheduler_disk *d, node_id_t node);

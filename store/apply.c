@@ -66,6 +66,9 @@ union body {
 	struct command_volume_image volume_image;
 	struct command_volume_filled volume_filled;
 	struct command_volume_grow volume_grow;
+	struct command_vm_end vm_end;
+	struct command_node_engine node_engine;
+	struct command_node_remove node_remove;
 };
 
 #define APPLY(name)                                                                            \
@@ -101,6 +104,9 @@ APPLY(vm_files)
 APPLY(volume_image)
 APPLY(volume_filled)
 APPLY(volume_grow)
+APPLY(vm_end)
+APPLY(node_engine)
+APPLY(node_remove)
 #undef APPLY
 
 static const struct applier {
@@ -135,6 +141,9 @@ static const struct applier {
 	{&command_volume_image_type, apply_volume_image},
 	{&command_volume_filled_type, apply_volume_filled},
 	{&command_volume_grow_type, apply_volume_grow},
+	{&command_vm_end_type, apply_vm_end},
+	{&command_node_engine_type, apply_node_engine},
+	{&command_node_remove_type, apply_node_remove},
 };
 
 static const struct applier *applier_of(uint32_t id)

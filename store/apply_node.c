@@ -61,3 +61,18 @@ void store_apply_token_add(struct store *s, const struct command_token_add *c, s
 	if (sql_run(&s->q, "INSERT INTO tokens VALUES(?,?,?,?,0)", "sssu", c->id, c->secret, c->role, c->expires) < 0)
 		store_refuse(r, PROTO_E_EXISTS, "a token with this id exists");
 }
+
+void store_apply_node_engine(struct store *s, const struct command_node_engine *c, struct store_result *r)
+{
+	struct store_node node;
+
+	if (!store_node(s, c->node, &node))
+		store_refuse(r, PROTO_E_NOT_FOUND, "there is no node %u", c->node);
+	else if (c->unsound)
+		store_event_add(
+			s, "node", node.name,
+			"its volume engine died again and again, or does not come: VMs with disks run elsewhere "
+			"where they can");
+	else
+		store_event_add(s, "node", node.name, "its volume engine is sound again");
+}

@@ -153,6 +153,21 @@ void store_apply_vm_restart(struct store *s, const struct command_vm_restart *c,
 	store_event_add(s, "vm", c->name, "restart asked for by %s", s->actor);
 }
 
+void store_apply_vm_end(struct store *s, const struct command_vm_end *c, struct store_result *r)
+{
+	struct store_vm vm;
+
+	if (!must_find(s, c->vm, &vm, r))
+		return;
+	if (vm.gen != c->gen || vm.end_gen >= vm.gen || !vm.spec.run) {
+		store_refuse(r, PROTO_E_CONFLICT, "VM '%s' ends already, or is at another generation", c->vm);
+		return;
+	}
+	CHECK(sql_run(&s->q, "UPDATE placements SET end_gen=gen, end_hard=1 WHERE tenant='default' AND vm=?", "s",
+		      c->vm) == 0);
+	store_event_add(s, "vm", c->vm, "ended, to run on another node: %s", c->reason);
+}
+
 uint32_t store_fails_next(const struct store_vm *vm, usec_t wall)
 {
 	return wall > vm->since && wall - vm->since >= STORE_STABLE ? 1 : vm->fails + 1;

@@ -421,7 +421,7 @@ void store_apply_volume_member(struct store *s, const struct command_volume_memb
 			c->add ? "gets" : "gives up", c->reason);
 }
 
-static void delete_volume(struct store *s, const struct store_volume *v)
+void store_volume_delete(struct store *s, const struct store_volume *v)
 {
 	CHECK(sql_run(&s->q, "DELETE FROM replicas WHERE volume=?", "s", v->id) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM rooms WHERE volume=?", "s", v->id) == 0);
@@ -444,7 +444,7 @@ void store_apply_volume_erased(struct store *s, const struct command_volume_eras
 	}
 	*m = v.members[--v.n_members];
 	if (v.deleting && v.n_members == 0)
-		delete_volume(s, &v);
+		store_volume_delete(s, &v);
 	else
 		store_volume_put(s, &v);
 }

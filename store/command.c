@@ -166,6 +166,21 @@ static const struct message_field command_volume_grow_fields[] = {F(STR, name), 
 TYPE(command_volume_grow, COMMAND_VOLUME_GROW);
 #undef T
 
+#define T struct command_vm_end
+static const struct message_field command_vm_end_fields[] = {F(STR, vm), F(U64, gen), F(STR, reason)};
+TYPE(command_vm_end, COMMAND_VM_END);
+#undef T
+
+#define T struct command_node_engine
+static const struct message_field command_node_engine_fields[] = {F(U32, node), F(BOOL, unsound)};
+TYPE(command_node_engine, COMMAND_NODE_ENGINE);
+#undef T
+
+#define T struct command_node_remove
+static const struct message_field command_node_remove_fields[] = {F(STR, name)};
+TYPE(command_node_remove, COMMAND_NODE_REMOVE);
+#undef T
+
 void command_begin(const struct command_head *head, struct buf *ret)
 {
 	CHECK(head->bodies > 0);

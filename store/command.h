@@ -37,6 +37,9 @@ enum command_id {
 	COMMAND_VOLUME_IMAGE,
 	COMMAND_VOLUME_FILLED,
 	COMMAND_VOLUME_GROW = 50,
+	COMMAND_VM_END = 60,
+	COMMAND_NODE_ENGINE,
+	COMMAND_NODE_REMOVE,
 };
 
 struct command_head {
@@ -216,6 +219,25 @@ struct command_export {
 	uint32_t node;
 };
 
+/* End the instance of generation @gen at once; it starts again where it can. */
+struct command_vm_end {
+	char vm[NAME_BYTES_MAX];
+	uint64_t gen;
+	char reason[REASON_BYTES_MAX];
+};
+
+/* The volume engine of @node became unsound, or sound again: an event only. */
+struct command_node_engine {
+	uint32_t node;
+	bool unsound;
+};
+
+/* The node is no member any more, and never will be under this number: its replicas leave all rows, what it held is
+ * forgotten. Refused while a VM is placed on it, or it is needed for the data of a volume. */
+struct command_node_remove {
+	char name[NAME_BYTES_MAX];
+};
+
 /* An administrator says that the node is off and stays off: its VMs are nobody's, as if it had confirmed their end
  * (L10, for the generations that are current when this is applied). */
 struct command_node_fence {
@@ -277,7 +299,7 @@ extern const struct message_type command_head_type, command_genesis_type, comman
 	command_volume_erased_type, command_volume_set_type, command_volume_delete_type, command_disk_type,
 	command_export_type, command_node_fence_type, command_image_add_type, command_image_rm_type,
 	command_image_held_type, command_vm_files_type, command_volume_image_type, command_volume_filled_type,
-	command_volume_grow_type;
+	command_volume_grow_type, command_vm_end_type, command_node_engine_type, command_node_remove_type;
 
 /* [any] Start an entry: encode @head (bodies must be right) into @ret; append the bodies by message_encode(). */
 void command_begin(const struct command_head *head, struct buf *ret);

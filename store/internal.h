@@ -49,10 +49,15 @@ void store_apply_image_rm(struct store *s, const struct command_image_rm *c, str
 void store_apply_image_held(struct store *s, const struct command_image_held *c, struct store_result *r);
 void store_apply_vm_files(struct store *s, const struct command_vm_files *c, struct store_result *r);
 void store_apply_volume_image(struct store *s, const struct command_volume_image *c, struct store_result *r);
+void store_apply_vm_end(struct store *s, const struct command_vm_end *c, struct store_result *r);
+void store_apply_node_engine(struct store *s, const struct command_node_engine *c, struct store_result *r);
+void store_apply_node_remove(struct store *s, const struct command_node_remove *c, struct store_result *r);
 void store_apply_volume_filled(struct store *s, const struct command_volume_filled *c, struct store_result *r);
 
 /* Write the row back, as a new version; it grows if that is what was waited for. */
 void store_volume_put(struct store *s, struct store_volume *v);
+/* Its last replica is erased: nothing is left of it. */
+void store_volume_delete(struct store *s, const struct store_volume *v);
 /* By name, and not one that is being deleted. False: @r says why not. */
 bool store_volume_must_find(struct store *s, const char *name, struct store_volume *ret, struct store_result *r);
 /* Are all disks of @vm led by @node? Else MOVE is refused: it comes in one entry with their takeovers. */

@@ -6,7 +6,7 @@
 
 void store_cluster(struct store *s, struct store_cluster *ret)
 {
-	sqlite3_stmt *st = sql_query(&s->q, "SELECT cluster, name, node_max, wall, event_max FROM meta", "");
+	sqlite3_stmt *st = sql_query(&s->q, "SELECT cluster, name, node_max, wall, event_max, gen_max FROM meta", "");
 
 	while (sql_row(&s->q, st)) {
 		sql_str(st, 0, ret->cluster, sizeof ret->cluster);
@@ -14,6 +14,7 @@ void store_cluster(struct store *s, struct store_cluster *ret)
 		ret->node_max = (uint32_t)sql_u64(st, 2);
 		ret->wall = sql_u64(st, 3);
 		ret->event_max = sql_u64(st, 4);
+		ret->gen_max = sql_u64(st, 5);
 	}
 }
 

@@ -117,6 +117,7 @@ struct store_cluster {
 	uint32_t node_max;  /* highest node number ever used */
 	uint64_t wall;      /* latest time that an entry carried */
 	uint64_t event_max; /* highest id of an event */
+	uint64_t gen_max;   /* highest generation that was ever drawn */
 };
 
 /* [any] NULL: none there. */

@@ -376,6 +376,10 @@ static void turn_of(struct vol *v, usec_t now)
 
 static void agent_turn(struct engine *g, usec_t now)
 {
+	if (g->closing && !g->agent_store->has_left) {
+		g->agent_store->has_left = true;
+		tell_about(g, true); /* so that nobody takes it for a death */
+	}
 	for (struct vol *v = g->vols; v; v = v->next)
 		turn_of(v, now);
 }

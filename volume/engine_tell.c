@@ -3,6 +3,7 @@
  * a failover waits for it, else once a second. And who may use a volume here (L23). */
 #include "volume/engine_agent.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define OPENED_EVERY (USEC_PER_SEC)
@@ -145,8 +146,17 @@ void agent_moved(struct vol *v)
 		tell_status(v, clock_boottime());
 }
 
+void tell_about(struct engine *g, bool leaving)
+{
+	struct engine_about msg = {.leaving = leaving};
+
+	(void)snprintf(msg.version, sizeof msg.version, "%s", version_own());
+	tell(g, &engine_about_type, &msg);
+}
+
 void tell_all(struct engine *g, usec_t now)
 {
+	tell_about(g, false);
 	for (node_id_t n = 1; n <= NODES_MAX; n++)
 		if (links_has(g->links, n))
 			agent_linked(g, n, true);

@@ -81,6 +81,7 @@ class Node:
         self.host, self.port, self.namespace = host, port, namespace
         self.log = path + ".log"
         self.kedged = None
+        self.bin = BUILD  # where its kedged is started from, and finds the others beside it
 
     @property
     def listen(self):
@@ -202,7 +203,7 @@ class Cluster:
     def start(self, i):
         """Start kedged on node @i; nothing waits for it."""
         node = self.node(i)
-        argv = node.inside([os.path.join(BUILD, "kedged"), "--config", os.path.join(node.dir, "kedge.conf")])
+        argv = node.inside([os.path.join(node.bin, "kedged"), "--config", os.path.join(node.dir, "kedge.conf")])
         with open(node.log, "ab") as log:
             log.write(b"--- %s: kedged is started at %.2f s\n" % (node.name.encode(), time.monotonic() - self.began))
             log.flush()

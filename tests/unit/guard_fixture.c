@@ -182,6 +182,9 @@ void ask(struct fixture *f, struct answer *ret)
 		ret->pidfds[msg.slot] = fd;
 		ret->n_pidfds++;
 	}
+	assert_int_equal(msg.op, GUARD_ABOUT);
+	assert_true(msg.slot > 0);
+	msg = hear(f, &fd);
 	assert_int_equal(msg.op, GUARD_END);
 	assert_int_equal(fd, -1);
 }

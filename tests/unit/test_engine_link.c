@@ -261,6 +261,31 @@ static void an_engine_that_hangs_is_replaced(void **state)
 	UNTIL(lab, h->connected == 2 && h->status.serves);
 }
 
+/* Ended once by kill, once by a hang, and again. What was told to end says so, and does not count. */
+static void an_engine_that_dies_again_and_again_is_unsound(void **state)
+{
+	struct host *h = begin_serving(state);
+	struct lab *lab = h->lab;
+
+	assert_string_equal(engine_link_version(h->link), KEDGE_VERSION);
+	for (unsigned i = 0; i < 3; i++) {
+		pid_t pid = engine_pid(h);
+
+		(void)kill(pid, SIGTERM);
+		UNTIL(lab, engine_pid(h) != pid && h->connected == 2 + i);
+		lab_run(lab, 60 * USEC_PER_MS);
+	}
+	assert_false(engine_link_is_unsound(h->link));
+	engine_kill(h);
+	UNTIL(lab, h->connected == 5);
+	(void)kill(engine_pid(h), SIGSTOP);
+	UNTIL(lab, h->connected == 6);
+	assert_false(engine_link_is_unsound(h->link));
+	engine_kill(h);
+	UNTIL(lab, h->connected == 7);
+	assert_true(engine_link_is_unsound(h->link));
+}
+
 /* The thread sanitizer does not see libuv close descriptors, takes the next use of a number for a race, and says so by
  * another exit code. */
 static bool ended_well(int status)
@@ -357,6 +382,18 @@ static int connect_raw(struct host *h)
 	return fd;
 }
 
+/* Whatever it said before. */
+static bool ends(int fd)
+{
+	char bytes[ENGINE_BYTES_MAX];
+	ssize_t n;
+
+	do
+		n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+	while (n > 0);
+	return n == 0 || errno != EAGAIN;
+}
+
 static bool is_refused(struct host *h, const void *p, size_t n, int fd)
 {
 	int raw = connect_raw(h);
@@ -365,7 +402,7 @@ static bool is_refused(struct host *h, const void *p, size_t n, int fd)
 	assert_int_equal(fdpass_send(raw, p, n, fd), 0);
 	for (unsigned i = 0; i < 300 && !refused; i++) {
 		lab_turn(h->lab);
-		refused = guest_is_ended(raw);
+		refused = ends(raw);
 	}
 	(void)close(raw);
 	return refused;
@@ -414,6 +451,7 @@ int main(void)
 		TEST(io_goes_on_without_kedged),
 		TEST(an_engine_that_died_is_replaced),
 		TEST(an_engine_that_hangs_is_replaced),
+		TEST(an_engine_that_dies_again_and_again_is_unsound),
 		TEST(a_second_engine_ends_at_once),
 		TEST(what_is_dropped_is_erased),
 		TEST(a_row_on_the_heels_of_a_drop_begins_anew),

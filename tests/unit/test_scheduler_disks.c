@@ -228,6 +228,91 @@ static void no_room_is_no_place(void **state KEDGE_UNUSED)
 	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP);
 }
 
+/* ---- an engine that cannot be relied on ---- */
+
+static void on_unsound_node(void)
+{
+	vm.owner = 1;
+	nodes[0].unsound = true;
+}
+
+static void a_vm_leaves_an_unsound_engine(void **state KEDGE_UNUSED)
+{
+	on_unsound_node();
+	assert_int_equal(scheduler_leave(&view, moves, 4), 1);
+	assert_int_equal(moves[0].vm, 0);
+	assert_int_equal(moves[0].to, 2);
+	assert_int_equal(scheduler_plan(&view, moves, 4), 0); /* not before it has stopped (P2) */
+	vm.out = SCHEDULER_STOPPED;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_int_equal(placed(), 2); /* though 1 leads its disk */
+	nodes[0].unsound = false;
+	assert_int_equal(placed(), 1); /* the control */
+}
+
+/* It is not ended for nothing: no other node has its disk in sync, or room, or a sound engine. */
+static void a_vm_that_nobody_can_take_stays(void **state KEDGE_UNUSED)
+{
+	on_unsound_node();
+	leave(1);
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	set_up(state);
+	on_unsound_node();
+	lose(1);
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	set_up(state);
+	on_unsound_node();
+	nodes[1].unsound = true;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	nodes[1].unsound = false;
+	nodes[1].can_run = nodes[1].is_up = false;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	nodes[1].can_run = nodes[1].is_up = true;
+	nodes[1].memory_bytes = GIB / 2;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	nodes[1].memory_bytes = GIB * 2;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 1); /* the control */
+}
+
+/* Where it stopped meanwhile and the others went away, it runs where it was: better than not at all (P6). */
+static void an_unsound_engine_is_better_than_none(void **state KEDGE_UNUSED)
+{
+	node_id_t node;
+
+	on_unsound_node();
+	vm.out = SCHEDULER_STOPPED;
+	nodes[1].can_run = nodes[1].is_up = false;
+	assert_int_equal(placed(), 1);
+	disk.wanted = 3;
+	nodes[2].unsound = true;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_int_equal(node, 4); /* rather than 3 */
+	nodes[3].is_up = false;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_int_equal(node, 3);
+}
+
+static void who_need_not_leave(void **state KEDGE_UNUSED)
+{
+	on_unsound_node();
+	vm.ending = true;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	vm.ending = false;
+	vm.busy = true;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	vm.busy = false;
+	vm.run = false;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	vm.run = true;
+	vm.n_disks = 0; /* it needs no engine */
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	vm.n_disks = 1;
+	nodes[0].is_up = false; /* its lease decides */
+	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	nodes[0].is_up = true;
+	assert_int_equal(scheduler_leave(&view, moves, 4), 1); /* the control */
+}
+
 #define T(name) cmocka_unit_test_setup(name, set_up)
 
 int main(void)
@@ -246,6 +331,10 @@ int main(void)
 		T(a_replica_is_placed_anew),
 		T(fewer_are_wanted),
 		T(no_room_is_no_place),
+		T(a_vm_leaves_an_unsound_engine),
+		T(a_vm_that_nobody_can_take_stays),
+		T(an_unsound_engine_is_better_than_none),
+		T(who_need_not_leave),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

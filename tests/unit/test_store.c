@@ -293,6 +293,29 @@ static void a_commit_is_durable(void **state KEDGE_UNUSED)
 	}
 }
 
+/* Only the instance that was meant, and once. */
+static void an_end_is_compare_and_set(void **state)
+{
+	struct fixture *f = *state;
+	struct command_move move = {.vm = "a", .to = 1};
+	struct command_vm_end end = {.vm = "a", .reason = "because"};
+	struct store_vm v;
+
+	assert_int_equal(put(f, "a"), 0);
+	assert_true(store_vm(f->s, "a", &v));
+	move.gen = v.gen;
+	assert_int_equal(apply(f, &command_move_type, &move), 0);
+	end.gen = v.gen; /* of before the move */
+	assert_int_equal(apply(f, &command_vm_end_type, &end), PROTO_E_CONFLICT);
+	assert_true(store_vm(f->s, "a", &v));
+	assert_true(v.end_gen < v.gen);
+	end.gen = v.gen;
+	assert_int_equal(apply(f, &command_vm_end_type, &end), 0);
+	assert_true(store_vm(f->s, "a", &v));
+	assert_true(v.end_gen == v.gen && v.end_hard && v.spec.run);
+	assert_int_equal(apply(f, &command_vm_end_type, &end), PROTO_E_CONFLICT); /* said again */
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -301,6 +324,7 @@ int main(void)
 		TEST(a_move_is_compare_and_set),
 		TEST(a_run_that_was_long_begins_a_new_row_of_fails),
 		TEST(generations_are_never_reused),
+		TEST(an_end_is_compare_and_set),
 		TEST(a_session_applies_once),
 		TEST(an_entry_is_all_or_nothing),
 		TEST(garbage_is_refused_alike),
