@@ -15,7 +15,9 @@ struct wanted {
 	char name[NAME_BYTES_MAX];
 	uint64_t size;
 	uint32_t replicas;
-	bool has_replicas;          /* said, not left to the default */
+	bool has_replicas; /* said, not left to the default */
+	bool has_nodes;    /* likewise: where some of them or all shall be, 0 behind the last */
+	uint32_t nodes[REPLICAS_MAX];
 	char image[NAME_BYTES_MAX]; /* "": none */
 };
 
@@ -86,6 +88,30 @@ static size_t rank(struct agent *agent, const struct apply_places *places, uint6
 	return count;
 }
 
+/* Those that were named come first, whatever they have already. False: @ret_why says which one cannot. */
+static bool put_named_first(struct agent *agent, const struct apply_places *places, const struct wanted *w,
+			    node_id_t *nodes, size_t *n, char ret_why[120])
+{
+	for (size_t i = REPLICAS_MAX; i-- > 0;) {
+		struct store_node room;
+		size_t at = 0;
+
+		while (w->nodes[i] && at < *n && nodes[at] != w->nodes[i])
+			at++;
+		if (w->nodes[i] && at == *n) {
+			(void)snprintf(ret_why, 120, "%.40s is not up, or has no room for %llu MiB",
+				       store_node(agent->store, w->nodes[i], &room) ? room.name : "a node",
+				       (unsigned long long)((places->bytes[w->nodes[i]] + w->size) >> 20));
+			return false;
+		}
+		for (; w->nodes[i] && at > 0; at--)
+			nodes[at] = nodes[at - 1];
+		if (w->nodes[i])
+			nodes[0] = w->nodes[i];
+	}
+	return true;
+}
+
 static int place(struct agent *agent, const struct wanted *w, const char *where, const uint32_t *beside,
 		 struct apply_places *places, uint32_t ret[REPLICAS_MAX], struct err *e)
 {
@@ -100,6 +126,8 @@ static int place(struct agent *agent, const struct wanted *w, const char *where,
 			       full ? " (others are too full)" : "; ask for fewer, or add a node");
 		return refuse(e, where, w->name, why);
 	}
+	if (!put_named_first(agent, places, w, nodes, &n, why))
+		return refuse(e, where, w->name, why);
 	for (size_t i = 0; i < w->replicas; i++) {
 		ret[i] = nodes[i];
 		places->replicas[nodes[i]]++;
@@ -149,6 +177,15 @@ static void add_image(const struct wanted *w, const char *id, struct change *c)
 	add_body(c, &command_volume_image_type, &body);
 }
 
+static void add_set(const struct wanted *w, uint32_t replicas, struct change *c)
+{
+	struct command_volume_set body = {.replicas = replicas, .has_nodes = w->has_nodes};
+
+	memcpy(body.name, w->name, sizeof body.name);
+	memcpy(body.nodes, w->nodes, sizeof body.nodes);
+	add_body(c, &command_volume_set_type, &body);
+}
+
 static int create(struct agent *agent, const struct wanted *w, const char *where, uint32_t beside[REPLICAS_MAX],
 		  struct apply_places *places, struct change *c, struct err *e)
 {
@@ -169,6 +206,8 @@ static int create(struct agent *agent, const struct wanted *w, const char *where
 	memcpy(beside, body.nodes, sizeof body.nodes);
 	add_body(c, &command_volume_create_type, &body);
 	add_image(w, body.id, c);
+	if (w->nodes[0])
+		add_set(w, w->replicas, c);
 	return 0;
 }
 
@@ -216,11 +255,20 @@ static int grow(struct agent *agent, const struct wanted *w, const char *where, 
 	return 0;
 }
 
+static uint32_t count_named(const struct wanted *w)
+{
+	uint32_t n = 0;
+
+	while (n < REPLICAS_MAX && w->nodes[n])
+		n++;
+	return n;
+}
+
 /* What can change of one that is there. */
 static int change(struct agent *agent, const struct wanted *w, const char *where, const struct store_volume *old,
 		  struct apply_places *places, struct change *c, struct err *e)
 {
-	struct command_volume_set body = {.replicas = w->replicas};
+	uint32_t replicas = w->has_replicas ? w->replicas : old->replicas;
 	int rc;
 
 	if (old->deleting)
@@ -233,14 +281,52 @@ static int change(struct agent *agent, const struct wanted *w, const char *where
 	rc = grow(agent, w, where, old, places, c, e);
 	if (rc < 0)
 		return rc;
-	if (!w->has_replicas || w->replicas == old->replicas)
-		return 0;
-	memcpy(body.name, w->name, sizeof body.name);
-	add_body(c, &command_volume_set_type, &body);
+	if (count_named(w) > replicas)
+		replicas = count_named(w);
+	if (replicas != old->replicas || (w->has_nodes && memcmp(w->nodes, old->nodes, sizeof w->nodes) != 0))
+		add_set(w, replicas, c);
 	return 0;
 }
 
-static const char *read_wanted(const struct msgpack_object *doc, struct wanted *ret)
+static node_id_t node_named(struct agent *agent, const char *name)
+{
+	struct store_node *nodes = xcalloc(NODES_MAX, sizeof *nodes);
+	size_t n = store_nodes(agent->store, nodes, NODES_MAX);
+	node_id_t found = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(nodes[i].name, name) == 0 && strcmp(nodes[i].role, "witness") != 0)
+			found = nodes[i].node;
+	free(nodes);
+	return found;
+}
+
+static const char *read_nodes(struct agent *agent, const struct msgpack_object *doc, struct wanted *ret)
+{
+	const struct msgpack_object *list = unpack_key(doc, "nodes");
+	size_t n = unpack_count(list);
+
+	ret->has_nodes = list && !unpack_is_nil(list);
+	if (n > REPLICAS_MAX || (ret->has_replicas && n > ret->replicas))
+		return "nodes names more of them than replicas are wanted";
+	for (size_t i = 0; i < n; i++) {
+		char name[NAME_BYTES_MAX];
+
+		if (!unpack_str(unpack_at(list, i), name, sizeof name))
+			return "nodes must be a list of names (kedge node ls)";
+		ret->nodes[i] = node_named(agent, name);
+		if (ret->nodes[i] == 0)
+			return "nodes has a name that is no node's, or a witness's (kedge node ls)";
+		for (size_t k = 0; k < i; k++)
+			if (ret->nodes[k] == ret->nodes[i])
+				return "nodes has a name twice";
+	}
+	if (!ret->has_replicas && n > ret->replicas)
+		ret->replicas = (uint32_t)n;
+	return NULL;
+}
+
+static const char *read_wanted(struct agent *agent, const struct msgpack_object *doc, struct wanted *ret)
 {
 	uint64_t replicas = REPLICAS_USUAL;
 
@@ -255,7 +341,7 @@ static const char *read_wanted(const struct msgpack_object *doc, struct wanted *
 	if (unpack_key(doc, "image") && !unpack_is_nil(unpack_key(doc, "image")) &&
 	    (!unpack_str(unpack_key(doc, "image"), ret->image, sizeof ret->image) || !name_is_valid(ret->image)))
 		return "image must be the name of an image (kedge image ls)";
-	return NULL;
+	return read_nodes(agent, doc, ret);
 }
 
 int apply_volume(struct agent *agent, const struct msgpack_object *doc, const char *where, struct apply_places *places,
@@ -270,7 +356,7 @@ int apply_volume(struct agent *agent, const struct msgpack_object *doc, const ch
 
 	if (!unpack_str(unpack_key(doc, "name"), w.name, sizeof w.name) || !name_is_valid(w.name))
 		return refuse(e, where, "?", "a name has letters, digits, '.', '_' and '-', at most 63");
-	wrong = read_wanted(doc, &w);
+	wrong = read_wanted(agent, doc, &w);
 	if (wrong)
 		return refuse(e, where, w.name, wrong);
 	exists = store_volume(agent->store, w.name, &old);
@@ -286,8 +372,8 @@ size_t apply_disks_count(const struct msgpack_object *doc)
 	return unpack_count(unpack_key(doc, "disks"));
 }
 
-static int read_disk(const struct msgpack_object *disk, const char *where, const char *vm, struct wanted *ret,
-		     struct err *e)
+static int read_disk(struct agent *agent, const struct msgpack_object *disk, const char *where, const char *vm,
+		     struct wanted *ret, struct err *e)
 {
 	char name[NAME_BYTES_MAX] = "";
 	const char *wrong;
@@ -297,7 +383,7 @@ static int read_disk(const struct msgpack_object *disk, const char *where, const
 		return refuse(e, where, vm, "a disk's name has letters, digits, '_' and '-'");
 	if (snprintf(ret->name, sizeof ret->name, "%s.%s", vm, name) >= (int)sizeof ret->name)
 		return refuse(e, where, vm, "the names of VM and disk together have more than 62 letters");
-	wrong = read_wanted(disk, ret);
+	wrong = read_wanted(agent, disk, ret);
 	return wrong ? refuse(e, where, ret->name, wrong) : 0;
 }
 
@@ -370,7 +456,7 @@ int apply_disks(struct agent *agent, const struct msgpack_object *doc, const cha
 	if (n > VM_DISKS_MAX)
 		return refuse(e, where, vm, "a VM has at most 8 disks");
 	for (size_t i = 0; i < n && rc == 0; i++) {
-		rc = read_disk(unpack_at(disks, i), where, vm, &w[i], e);
+		rc = read_disk(agent, unpack_at(disks, i), where, vm, &w[i], e);
 		for (size_t k = 0; k < i && rc == 0; k++)
 			if (strcmp(w[k].name, w[i].name) == 0)
 				rc = refuse(e, where, w[i].name, "two disks have that name");

@@ -144,6 +144,7 @@ static struct scheduler_disk view_of(const struct store_volume *v)
 							   .lost_power = store_replica_lost_power(&v->members[i]),
 							   .in_sync = v->members[i].in_sync,
 							   .leaving = v->members[i].leaving};
+	memcpy(d.nodes, v->nodes, sizeof v->nodes);
 	return d;
 }
 
@@ -431,6 +432,15 @@ static void describe_growth(const struct node *n, const struct store_volume *v, 
 	}
 }
 
+/* Were other nodes named for its replicas? */
+static bool is_unwanted(const struct store_volume *v, node_id_t node)
+{
+	for (size_t i = 0; i < REPLICAS_MAX && v->nodes[i]; i++)
+		if (v->nodes[i] == node)
+			return false;
+	return v->nodes[0] != 0;
+}
+
 void node_volume_problem(struct node *n, const struct store_volume *v, char ret[REASON_BYTES_MAX])
 {
 	struct engine_status s = {0};
@@ -453,4 +463,10 @@ void node_volume_problem(struct node *n, const struct store_volume *v, char ret[
 			       s.need ? ", the others are being copied" : "");
 	else if (v->grow_to)
 		describe_growth(n, v, ret);
+	else if (v->n_members > v->replicas && is_unwanted(v, v->primary))
+		(void)snprintf(ret, REASON_BYTES_MAX, "%.40s gives its replica up when it leads no more: %s",
+			       name_of(n, v->primary),
+			       v->vm[0] && strncmp(v->vm, STORE_EXPORT, strlen(STORE_EXPORT)) != 0
+				       ? "restart the VM to move it"
+				       : "export it on another node to move it");
 }

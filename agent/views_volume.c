@@ -108,6 +108,11 @@ static void pack_volume(struct agent *agent, struct pack *p, const struct store_
 	pack_kv_str(p, "image", v->image[0] ? v->image : NULL);
 	pack_kv_bool(p, "filling", v->filling);
 	pack_kv_u64(p, "replicas_wanted", v->replicas);
+	pack_key(p, "nodes_wanted");
+	pack_array(p);
+	for (size_t i = 0; i < REPLICAS_MAX && v->nodes[i]; i++)
+		pack_str(p, node_name(agent, v->nodes[i], &room));
+	pack_end(p);
 	pack_key(p, "replicas");
 	pack_array(p);
 	for (size_t i = 0; i < v->n_members; i++)

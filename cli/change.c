@@ -149,6 +149,13 @@ static void pack_volume(struct pack *p, const struct yaml_volume *v)
 		pack_kv_u64(p, "replicas", v->replicas);
 	if (v->image[0])
 		pack_kv_str(p, "image", v->image);
+	if (!v->has_nodes)
+		return;
+	pack_key(p, "nodes");
+	pack_array(p);
+	for (size_t i = 0; i < v->n_nodes; i++)
+		pack_str(p, v->nodes[i]);
+	pack_end(p);
 }
 
 static void pack_vm(struct pack *p, const struct yaml_document *doc, const struct apply_file *files)

@@ -207,6 +207,28 @@ static int set_replica_count(struct reader *r, const yaml_node_t *value, uint32_
 	return 0;
 }
 
+static int set_node_names(struct reader *r, const yaml_node_t *value, struct yaml_volume *ret)
+{
+	if (value->type != YAML_SEQUENCE_NODE)
+		return mistake(r, value, "nodes must be a list of names, as in [n1, n2]");
+	ret->has_nodes = true;
+	for (yaml_node_item_t *i = value->data.sequence.items.start; i < value->data.sequence.items.top; i++) {
+		const yaml_node_t *node = yaml_document_get_node(r->doc, *i);
+
+		if (ret->n_nodes == REPLICAS_MAX)
+			return mistake(r, node, "a volume has at most %d replicas", REPLICAS_MAX);
+		if (!scalar(node) || !name_is_valid(scalar(node)))
+			return mistake(r, node, "that is no node's name (kedge node ls)");
+		(void)snprintf(ret->nodes[ret->n_nodes++], NAME_BYTES_MAX, "%s", scalar(node));
+	}
+	return 0;
+}
+
+static int set_nodes(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_node_names(r, value, &doc->volume);
+}
+
 static int set_size(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
 	return set_bytes(r, value, &doc->volume.size);
@@ -271,6 +293,11 @@ static int set_disk_replicas(struct reader *r, const yaml_node_t *value, struct 
 	return set_replica_count(r, value, &disk(doc)->replicas);
 }
 
+static int set_disk_nodes(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
+{
+	return set_node_names(r, value, disk(doc));
+}
+
 static int set_disk_image(struct reader *r, const yaml_node_t *value, struct yaml_document *doc)
 {
 	return set_image_name(r, value, disk(doc)->image);
@@ -308,14 +335,13 @@ static const struct key vm_keys[] = {
 	{"placement", set_later, false},
 	{"cloud-init", set_cloud_init, false},
 };
-static const struct key volume_keys[] = {{"kind", set_kind, true},
-					 {"name", set_name, true},
-					 {"size", set_size, true},
-					 {"replicas", set_replicas, false},
-					 {"image", set_image, false}};
+static const struct key volume_keys[] = {{"kind", set_kind, true},    {"name", set_name, true},
+					 {"size", set_size, true},    {"replicas", set_replicas, false},
+					 {"nodes", set_nodes, false}, {"image", set_image, false}};
 static const struct key disk_keys[] = {{"name", set_disk_name, true},
 				       {"size", set_disk_size, true},
 				       {"replicas", set_disk_replicas, false},
+				       {"nodes", set_disk_nodes, false},
 				       {"image", set_disk_image, false}};
 static const struct key boot_keys[] = {
 	{"kernel", set_kernel, true}, {"initrd", set_initrd, false}, {"cmdline", set_cmdline, false}};

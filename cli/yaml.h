@@ -11,6 +11,9 @@ struct yaml_volume {
 	uint64_t size;
 	uint32_t replicas;          /* 0: not said */
 	char image[NAME_BYTES_MAX]; /* it is filled from; "": none */
+	bool has_nodes;             /* said, if only that there are none */
+	size_t n_nodes;             /* that shall have a replica */
+	char nodes[REPLICAS_MAX][NAME_BYTES_MAX];
 };
 
 /* A VM or a volume as a document says it; paths are absolute. */

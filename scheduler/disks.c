@@ -111,15 +111,35 @@ static bool is_away(const struct scheduler_view *v, node_id_t node)
 	return !n || n->is_away;
 }
 
+bool scheduler_is_named(const struct scheduler_disk *d, node_id_t node)
+{
+	for (size_t i = 0; i < SCHEDULER_REPLICAS_MAX && d->nodes[i]; i++)
+		if (d->nodes[i] == node)
+			return true;
+	return false;
+}
+
+/* Is there a node that was named, is not away, and has none? Then no other one gets it. */
+static bool waits_for_named(const struct scheduler_view *v, const struct scheduler_disk *d)
+{
+	for (size_t i = 0; i < SCHEDULER_REPLICAS_MAX && d->nodes[i]; i++)
+		if (!replica_on(d, d->nodes[i]) && !is_away(v, d->nodes[i]))
+			return true;
+	return false;
+}
+
 /* The node with the fewest replicas that could take one more, rather one whose engine is sound; 0: none. */
 static node_id_t room_for(const struct scheduler_view *v, const struct scheduler_disk *d)
 {
 	const struct scheduler_node *best = NULL;
+	bool named = waits_for_named(v, d);
 
 	for (size_t i = 0; i < v->n_nodes; i++) {
 		const struct scheduler_node *n = &v->nodes[i];
 
 		if (!n->is_up || !n->has_engine || n->disk_free < d->size || replica_on(d, n->node))
+			continue;
+		if (named && !scheduler_is_named(d, n->node))
 			continue;
 		if (!best || n->unsound < best->unsound ||
 		    (n->unsound == best->unsound && n->replicas < best->replicas))
@@ -128,7 +148,8 @@ static node_id_t room_for(const struct scheduler_view *v, const struct scheduler
 	return best ? best->node : 0;
 }
 
-/* Which one goes first: away, out of sync, the last one. */
+/* Which one goes first: away, out of sync, the last one. Of those that were named only one that is away: where the
+ * primary is the one too many, it goes when it leads no more. */
 static const struct scheduler_replica *superfluous(const struct scheduler_view *v, const struct scheduler_disk *d)
 {
 	const struct scheduler_replica *found = NULL;
@@ -138,6 +159,8 @@ static const struct scheduler_replica *superfluous(const struct scheduler_view *
 		const struct scheduler_replica *r = &d->replicas[i];
 		unsigned weight = 1 + 2U * !r->in_sync + 4U * is_away(v, r->node);
 
+		if (scheduler_is_named(d, r->node) && !is_away(v, r->node))
+			continue;
 		if (r->node != d->primary && !r->leaving && weight >= found_weight) {
 			found = r;
 			found_weight = weight;
@@ -161,7 +184,7 @@ enum scheduler_replicas scheduler_replicas(const struct scheduler_view *v, const
 		present += !is_away(v, r->node);
 	}
 	*ret_node = 0;
-	if (present < d->wanted && d->n_replicas < SCHEDULER_REPLICAS_MAX)
+	if ((present < d->wanted || waits_for_named(v, d)) && d->n_replicas < SCHEDULER_REPLICAS_MAX)
 		*ret_node = room_for(v, d);
 	if (*ret_node)
 		return SCHEDULER_ADD;

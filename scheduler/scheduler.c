@@ -61,16 +61,26 @@ static bool can_lead_disks(const struct scheduler_vm *vm, node_id_t node)
 	return true;
 }
 
-/* The node with the most free memory after taking @vm; the lower number on a tie. A lapsed owner is left out. Where its
- * disks are led already it need not be moved for memory. @sound: only where the engine can be relied on. */
+/* Where its first disk is led already it need not be moved for memory, unless that is wanted elsewhere. */
+static bool may_stay(const struct scheduler_vm *vm, node_id_t node)
+{
+	const struct scheduler_disk *d = vm->disks;
+
+	return vm->n_disks && d->primary == node && (d->nodes[0] == 0 || scheduler_is_named(d, node));
+}
+
+/* The node with the most free memory after taking @vm; the lower number on a tie; one that its first disk is wanted on
+ * before others. A lapsed owner is left out. @sound: only where the engine can be relied on. */
 static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_vm *vm,
 			 const struct scheduler_move *moves, size_t n, bool sound)
 {
 	node_id_t found = 0;
 	uint64_t most_free = 0;
+	bool found_named = false;
 
 	for (size_t i = 0; i < v->n_nodes; i++) {
 		const struct scheduler_node *node = &v->nodes[i];
+		bool named = vm->n_disks && scheduler_is_named(vm->disks, node->node);
 		struct use u = use_of(v, i, moves, n);
 		uint64_t free_bytes;
 
@@ -78,11 +88,12 @@ static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_
 			continue;
 		if (node->node == vm->owner && vm->out == SCHEDULER_LAPSED)
 			continue;
-		if (vm->n_disks && vm->disks[0].primary == node->node)
+		if (may_stay(vm, node->node))
 			return node->node;
 		free_bytes = node->memory_bytes > u.memory_bytes ? node->memory_bytes - u.memory_bytes : 0;
-		if (found == 0 || free_bytes > most_free) {
+		if (found == 0 || named > found_named || (named == found_named && free_bytes > most_free)) {
 			found = node->node;
+			found_named = named;
 			most_free = free_bytes;
 		}
 	}

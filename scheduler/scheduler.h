@@ -44,9 +44,11 @@ struct scheduler_disk {
 	size_t n_replicas;
 	struct scheduler_replica replicas[SCHEDULER_REPLICAS_MAX];
 	uint64_t size;
-	uint32_t wanted; /* replicas */
-	bool waited;     /* COLD_WAIT has passed for those that did not report */
-	bool filling;    /* from an image: nobody uses it yet */
+	uint32_t wanted;                         /* replicas */
+	node_id_t nodes[SCHEDULER_REPLICAS_MAX]; /* that shall have one, as an administrator named them; 0 behind the
+						    last */
+	bool waited;                             /* COLD_WAIT has passed for those that did not report */
+	bool filling;                            /* from an image: nobody uses it yet */
 };
 
 /* How a node may come to lead a volume. */
@@ -122,8 +124,12 @@ node_id_t scheduler_volume(const struct scheduler_view *view, const struct sched
 
 enum scheduler_replicas { SCHEDULER_KEEP, SCHEDULER_ADD, SCHEDULER_DROP };
 
+/* [any] Shall @node have a replica of @d, as an administrator said? False also where nobody said anything. */
+bool scheduler_is_named(const struct scheduler_disk *d, node_id_t node);
+
 /* [any] Shall a node get a replica of @d, or give up its own, so that there are as many as wanted on nodes that are not
- * away? One at a time; what is in sync is given up only when enough others are, and the primary never. */
+ * away, and one on each that was named? One at a time; what is in sync is given up only when enough others are, and the
+ * primary never. */
 enum scheduler_replicas scheduler_replicas(const struct scheduler_view *view, const struct scheduler_disk *d,
 					   node_id_t *ret_node);
 

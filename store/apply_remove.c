@@ -116,6 +116,7 @@ void store_apply_node_remove(struct store *s, const struct command_node_remove *
 		leave_volumes(s, &node, r);
 	if (r->code)
 		return;
+	CHECK(sql_run(&s->q, "DELETE FROM wanted WHERE node=?", "u", (uint64_t)node.node) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM holders WHERE node=?", "u", (uint64_t)node.node) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM nodes WHERE node=?", "u", (uint64_t)node.node) == 0);
 	store_event_add(s, "node", node.name, "removed by %s", s->actor);

@@ -50,6 +50,14 @@ static void put_growth(struct store *s, const struct store_volume *v)
 				      (uint64_t)v->members[i].node, v->members[i].room) == 0);
 }
 
+static void put_wanted(struct store *s, const struct store_volume *v)
+{
+	CHECK(sql_run(&s->q, "DELETE FROM wanted WHERE volume = ?", "s", v->id) == 0);
+	for (size_t i = 0; i < REPLICAS_MAX && v->nodes[i]; i++)
+		CHECK(sql_run(&s->q, "INSERT INTO wanted VALUES(?,?,?)", "suu", v->id, (uint64_t)i,
+			      (uint64_t)v->nodes[i]) == 0);
+}
+
 /* So whoever is in sync has room for all that may ever be written (decision 0019). */
 static void try_to_grow(struct store *s, struct store_volume *v)
 {
@@ -80,6 +88,7 @@ void store_volume_put(struct store *s, struct store_volume *v)
 		      (uint64_t)v->cold, (uint64_t)v->vm_epoch, (uint64_t)v->deleting, v->degraded, v->id) == 0);
 	put_members(s, v);
 	put_growth(s, v);
+	put_wanted(s, v);
 }
 
 static const char *node_name(struct store *s, uint32_t node, struct store_node *room)
@@ -426,6 +435,7 @@ void store_volume_delete(struct store *s, const struct store_volume *v)
 	CHECK(sql_run(&s->q, "DELETE FROM replicas WHERE volume=?", "s", v->id) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM rooms WHERE volume=?", "s", v->id) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM growing WHERE volume=?", "s", v->id) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM wanted WHERE volume=?", "s", v->id) == 0);
 	CHECK(sql_run(&s->q, "DELETE FROM volumes WHERE id=?", "s", v->id) == 0);
 	store_event_add(s, "volume", v->name, "deleted");
 }
@@ -451,8 +461,26 @@ void store_apply_volume_erased(struct store *s, const struct command_volume_eras
 
 /* ---- what administrators want ---- */
 
+static const char *why_not_there(struct store *s, const struct command_volume_set *c)
+{
+	struct store_node room;
+	size_t n = 0;
+
+	for (; n < REPLICAS_MAX && c->nodes[n]; n++) {
+		for (size_t i = 0; i < n; i++)
+			if (c->nodes[i] == c->nodes[n])
+				return "a node is named twice";
+		if (!store_node(s, c->nodes[n], &room))
+			return "a node is not there";
+		if (strcmp(room.role, "witness") == 0)
+			return "a witness has no replicas";
+	}
+	return n > c->replicas ? "more nodes are named than replicas are wanted" : NULL;
+}
+
 void store_apply_volume_set(struct store *s, const struct command_volume_set *c, struct store_result *r)
 {
+	const char *why;
 	struct store_volume v;
 
 	if (!store_volume_must_find(s, c->name, &v, r))
@@ -461,9 +489,17 @@ void store_apply_volume_set(struct store *s, const struct command_volume_set *c,
 		store_refuse(r, PROTO_E_INVALID, "volume '%s': from 1 to %d replicas", c->name, REPLICAS_MAX);
 		return;
 	}
+	why = c->has_nodes ? why_not_there(s, c) : NULL;
+	if (why) {
+		store_refuse(r, PROTO_E_INVALID, "volume '%s': %s", c->name, why);
+		return;
+	}
 	v.replicas = c->replicas;
+	if (c->has_nodes)
+		memcpy(v.nodes, c->nodes, sizeof v.nodes);
 	store_volume_put(s, &v);
-	store_event_add(s, "volume", c->name, "%u replicas wanted by %s", c->replicas, s->actor);
+	store_event_add(s, "volume", c->name, "%u replicas wanted%s by %s", c->replicas,
+			c->has_nodes && c->nodes[0] ? ", on nodes that were named," : "", s->actor);
 }
 
 void store_apply_volume_grow(struct store *s, const struct command_volume_grow *c, struct store_result *r)

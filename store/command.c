@@ -104,7 +104,8 @@ TYPE(command_volume_erased, COMMAND_VOLUME_ERASED);
 #undef T
 
 #define T struct command_volume_set
-static const struct message_field command_volume_set_fields[] = {F(STR, name), F(U32, replicas)};
+static const struct message_field command_volume_set_fields[] = {F(STR, name),     F(U32, replicas), F(BOOL, has_nodes),
+								 F(U32, nodes[0]), F(U32, nodes[1]), F(U32, nodes[2])};
 TYPE(command_volume_set, COMMAND_VOLUME_SET);
 #undef T
 

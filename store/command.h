@@ -188,10 +188,12 @@ struct command_volume_erased {
 	uint32_t node;
 };
 
-/* How many replicas are wanted. */
+/* How many replicas are wanted, and, if @has_nodes, on which nodes some of them or all; 0 behind the last. */
 struct command_volume_set {
 	char name[NAME_BYTES_MAX];
 	uint32_t replicas;
+	bool has_nodes;
+	uint32_t nodes[REPLICAS_MAX];
 };
 
 /* GROW: @size bytes, more than it has, once all that are in sync have room for them. It never shrinks. */

@@ -51,6 +51,17 @@ static void read_members(struct store *s, struct store_volume *v)
 	}
 }
 
+static void read_wanted(struct store *s, struct store_volume *v)
+{
+	sqlite3_stmt *st = sql_query(&s->q, "SELECT node FROM wanted WHERE volume = ? ORDER BY number", "s", v->id);
+	size_t n = 0;
+
+	while (sql_row(&s->q, st)) {
+		CHECK(n < REPLICAS_MAX);
+		v->nodes[n++] = (uint32_t)sql_u64(st, 0);
+	}
+}
+
 static void read_volume(sqlite3_stmt *st, struct store_volume *ret)
 {
 	memset(ret, 0, sizeof *ret);
@@ -84,8 +95,10 @@ size_t store_volumes(struct store *s, struct store_volume *ret, size_t max)
 	while (sql_row(&s->q, st))
 		if (n < max)
 			read_volume(st, &ret[n++]);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		read_members(s, &ret[i]);
+		read_wanted(s, &ret[i]);
+	}
 	return n;
 }
 
@@ -97,8 +110,10 @@ static bool read_one(struct store *s, sqlite3_stmt *st, struct store_volume *ret
 		read_volume(st, ret);
 		found = true;
 	}
-	if (found)
+	if (found) {
 		read_members(s, ret);
+		read_wanted(s, ret);
+	}
 	return found;
 }
 

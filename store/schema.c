@@ -37,6 +37,9 @@ const char store_schema[] =
 	"CREATE TABLE IF NOT EXISTS growing(volume TEXT PRIMARY KEY, size INTEGER NOT NULL) WITHOUT ROWID;"
 	"CREATE TABLE IF NOT EXISTS rooms(volume TEXT NOT NULL, node INTEGER NOT NULL, size INTEGER NOT NULL,"
 	" PRIMARY KEY(volume, node)) WITHOUT ROWID;"
+	/* On which nodes replicas shall be, as administrators named them. */
+	"CREATE TABLE IF NOT EXISTS wanted(volume TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,"
+	" PRIMARY KEY(volume, number)) WITHOUT ROWID;"
 	/* Images, who holds which file, the files of VMs, what volumes are filled from. */
 	"CREATE TABLE IF NOT EXISTS images(tenant TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,"
 	" bytes INTEGER NOT NULL, size INTEGER NOT NULL, format TEXT NOT NULL, copies INTEGER NOT NULL,"
@@ -64,6 +67,7 @@ const char *const store_tables[] = {"SELECT * FROM meta",
 				    "SELECT * FROM replicas ORDER BY volume, node",
 				    "SELECT * FROM growing ORDER BY volume",
 				    "SELECT * FROM rooms ORDER BY volume, node",
+				    "SELECT * FROM wanted ORDER BY volume, number",
 				    "SELECT * FROM images ORDER BY tenant, name",
 				    "SELECT * FROM holders ORDER BY digest, node",
 				    "SELECT * FROM vm_files ORDER BY tenant, vm",

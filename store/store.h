@@ -68,11 +68,13 @@ struct store_volume {
 	char id[VOLUME_NAME_ID];
 	char name[NAME_BYTES_MAX];
 	uint64_t size;
-	uint64_t grow_to;        /* its size as soon as all that are in sync have room for that; 0: it does not grow */
-	uint32_t replicas;       /* wanted */
-	char vm[NAME_BYTES_MAX]; /* whose disk it is, or its export; "": nobody's */
-	uint32_t disk;           /* its number there */
-	uint64_t version;        /* grows with each change of the row */
+	uint64_t grow_to;  /* its size as soon as all that are in sync have room for that; 0: it does not grow */
+	uint32_t replicas; /* wanted */
+	uint32_t nodes[REPLICAS_MAX]; /* that shall have one of them, as an administrator named them; 0 behind the last
+				       */
+	char vm[NAME_BYTES_MAX];      /* whose disk it is, or its export; "": nobody's */
+	uint32_t disk;                /* its number there */
+	uint64_t version;             /* grows with each change of the row */
 	uint32_t epoch;
 	uint32_t primary;
 	uint32_t primary_since;

@@ -386,6 +386,33 @@ class Replicas(DiskCase):
         self.check("grow", self.writes("grow"))
 
 
+    def test_moved(self):
+        """Replicas go to the nodes that are named, first the one that does not lead, then the one that does."""
+        owner = self.create("tide")
+        other = self.holder("tide", owner)
+        third = next(n.number for n in self.c.nodes if n.number not in (owner, other))
+        self.apply_nodes("tide", owner, third)
+        self.c.wait_for(lambda: self.are_on("tide", owner, third), 60, "the other replica has moved")
+        self.assertEqual(self.writes("tide"), owner)
+        self.apply_nodes("tide", third, other)
+        self.c.wait_for(lambda: "restart the VM to move it" in str(disks.volume(self.c, owner, "tide.root")["problem"]), 60,
+                        "it says what is in the way")
+        self.c.command(owner, "vm", "restart", "tide")
+        to = self.writes("tide", but=(owner,))
+        self.c.wait_for(lambda: self.are_on("tide", third, other), 60, "the old primary has given its replica up")
+        self.check("tide", to)
+
+    def apply_nodes(self, vm, *nodes):
+        extra = disk_yaml().replace("}", ", nodes: [%s]}" % ", ".join("n%d" % i for i in nodes))
+        self.c.apply(self.c.leader(), self.c.vm_yaml(vm, extra=extra))
+
+    def are_on(self, vm, *nodes):
+        i = self.c.leader()
+        holders = {n.number for n in self.c.nodes if disks.folders(self.c, n.number)}
+        return disks.is_whole(self.c, i, vm + ".root") and holders == set(nodes) and \
+            set(disks.in_sync(self.c, i, vm + ".root")) == {"n%d" % n for n in nodes}
+
+
 class Growth(DiskCase):
     """A disk gets larger under its guest, which writes to the new end at once."""
 
@@ -458,6 +485,9 @@ class BadInput(DiskCase):
         self.refused("kind: volume\nname: a\nsize: 1000\n", "multiple of 4 KiB")
         self.refused("kind: volume\nname: a\nsize: 1MiB\nreplicas: 4\n", "from 1 to 3")
         self.refused("kind: volume\nname: a\nsize: 60TiB\n", "have room")
+        self.refused("kind: volume\nname: a\nsize: 1MiB\nnodes: [n9]\n", "kedge node ls")
+        self.refused("kind: volume\nname: a\nsize: 1MiB\nnodes: [n1, n1]\n", "twice")
+        self.refused("kind: volume\nname: a\nsize: 1MiB\nreplicas: 1\nnodes: [n1, n2]\n", "more of them")
         self.refused(self.c.vm_yaml("x", extra="disks: [{name: a.b, size: 1MiB}]\n"), "disk's name")
         self.refused(self.c.vm_yaml("x", extra="disks: [{name: a, size: 1MiB}, {name: a, size: 1MiB}]\n"), "already")
         self.assertEqual(self.c.kedge(1, "volume", "ls"), before)

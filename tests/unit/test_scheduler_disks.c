@@ -315,9 +315,45 @@ static void who_need_not_leave(void **state KEDGE_UNUSED)
 
 #define T(name) cmocka_unit_test_setup(name, set_up)
 
+/* ---- where an administrator wants them ---- */
+
+/* On 2 and 3, and it is on 1 (primary) and 2. */
+static void replicas_go_where_they_were_named(void **state KEDGE_UNUSED)
+{
+	node_id_t node;
+
+	disk.nodes[0] = 2;
+	disk.nodes[1] = 3;
+	nodes[3].replicas = 0; /* nobody asked for 4 */
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_int_equal(node, 3);
+	nodes[2].is_up = false;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* it is waited for */
+	nodes[2].is_away = true;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* there are as many as wanted */
+	nodes[2] = (struct scheduler_node){.node = 3, .is_up = true, .can_run = true, .has_engine = true};
+	disk.replicas[2] = (struct scheduler_replica){.node = 3, .good = true, .in_sync = true};
+	disk.n_replicas = 3;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* the one too many leads */
+	disk.primary = 3;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_DROP);
+	assert_int_equal(node, 1);
+}
+
+static void a_vm_is_placed_where_its_disk_was_named(void **state KEDGE_UNUSED)
+{
+	assert_int_equal(placed(), 1); /* where it is led */
+	disk.nodes[0] = 2;
+	assert_int_equal(placed(), 2);
+	nodes[1].is_up = nodes[1].can_run = false;
+	assert_int_equal(placed(), 1); /* better there than nowhere */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(replicas_go_where_they_were_named, set_up),
+		cmocka_unit_test_setup(a_vm_is_placed_where_its_disk_was_named, set_up),
 		T(a_vm_waits_until_its_disk_is_filled),
 		T(a_vm_goes_where_its_disk_is_in_sync),
 		T(it_waits_for_the_node_that_has_it),

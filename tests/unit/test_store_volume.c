@@ -429,6 +429,29 @@ static void who_has_no_room_leaves_or_waits_outside(void **state)
 	assert_int_equal(change(f, 1, ADD, row(f).epoch, 2, 21), 0);
 }
 
+static int want(struct fixture *f, uint32_t replicas, uint32_t a, uint32_t b, uint32_t c)
+{
+	struct command_volume_set set = {.name = "disk", .replicas = replicas, .has_nodes = true, .nodes = {a, b, c}};
+
+	return apply(f, &command_volume_set_type, &set);
+}
+
+static void nodes_are_named(void **state)
+{
+	struct fixture *f = *state;
+	struct command_volume_set only_count = {.name = "disk", .replicas = 3};
+
+	assert_int_equal(want(f, 2, 3, 1, 0), 0);
+	assert_true(row(f).nodes[0] == 3 && row(f).nodes[1] == 1 && row(f).nodes[2] == 0);
+	assert_int_equal(want(f, 2, 1, 1, 0), PROTO_E_INVALID);
+	assert_int_equal(want(f, 2, 1, 9, 0), PROTO_E_INVALID);
+	assert_int_equal(want(f, 2, 1, 2, 3), PROTO_E_INVALID);
+	assert_int_equal(apply(f, &command_volume_set_type, &only_count), 0);
+	assert_true(row(f).nodes[0] == 3 && row(f).replicas == 3); /* as they were */
+	assert_int_equal(want(f, 3, 0, 0, 0), 0);
+	assert_int_equal(row(f).nodes[0], 0);
+}
+
 static void a_snapshot_has_them(void **state)
 {
 	struct fixture *f = *state;
@@ -472,6 +495,7 @@ int main(void)
 		T(an_export_is_a_placement),
 		T(it_grows_when_all_in_sync_have_room),
 		T(who_has_no_room_leaves_or_waits_outside),
+		T(nodes_are_named),
 		T(a_snapshot_has_them),
 	};
 
