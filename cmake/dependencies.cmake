@@ -20,7 +20,9 @@ pkg_check_modules(URING REQUIRED IMPORTED_TARGET liburing>=2.3)
 pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls>=3.7)
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka>=1.1.5)
 pkg_check_modules(MSGPACK IMPORTED_TARGET msgpack-c) # Debian 13's name
-if(NOT MSGPACK_FOUND)
+if(MSGPACK_FOUND) # Debian 13's file names a folder relative to nothing; the headers are where all are
+  set_property(TARGET PkgConfig::MSGPACK PROPERTY INTERFACE_INCLUDE_DIRECTORIES)
+else()
   pkg_check_modules(MSGPACK REQUIRED IMPORTED_TARGET msgpack>=4.0)
 endif()
 

@@ -26,7 +26,7 @@ build_packages=(build-essential cmake ninja-build pkg-config git ca-certificates
 	libmbedtls-dev libyaml-dev libinih-dev libxml2-dev libcmocka-dev liburing-dev libgnutls28-dev)
 # From backports on Debian 12: its own libraft commits entries of old terms by counting, which is unsafe.
 build_backports=(libraft-dev libvirt-dev)
-run_packages=(busybox-static cpio kmod procps qemu-utils)
+run_packages=(busybox-static cpio kmod procps qemu-utils xz-utils)
 run_backports=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
 test_packages=(clang clang-format pmccabe python3 python3-yaml openssl nftables iproute2 strace
 	fio libnbd-bin python3-libnbd nbdkit e2fsprogs mount)

@@ -100,8 +100,10 @@ static int connect_now(struct hypervisor *h, struct err *e)
 	}
 	h->conn = virConnectOpen(h->config.uri);
 	if (h->conn) {
+		/* libvirt's macro casts between types that differ, which clang 19 allows from this one only */
 		h->lifecycle = virConnectDomainEventRegisterAny(h->conn, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-								VIR_DOMAIN_EVENT_CALLBACK(lifecycle_cb), h, NULL);
+								VIR_DOMAIN_EVENT_CALLBACK((void (*)(void))lifecycle_cb),
+								h, NULL);
 		return 0;
 	}
 	hypervisor_error(why, sizeof why);

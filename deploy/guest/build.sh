@@ -62,13 +62,14 @@ if ! download; then
 fi
 dpkg-deb -x "$tmp"/linux-image-*.deb "$tmp/kernel"
 version=${package#linux-image-}
+[ -e "$tmp/kernel/lib" ] || ln -s usr/lib "$tmp/kernel/lib" # where Debian 13 has its modules
 
 root=$tmp/root
 mkdir -p "$root"/{bin,dev,proc,sys,lib/modules}
 cp "$busybox" "$root/bin/busybox"
 install -m 755 "$here/init" "$root/init"
 
-# depmod knows what needs what; `order` is then simply read from the top.
+# depmod knows what needs what (on Debian 13 they are compressed); `order` is then simply read from the top.
 depmod -b "$tmp/kernel" "$version"
 for module in "${modules[@]}"; do
 	modprobe -d "$tmp/kernel" -S "$version" --show-depends "$module" 2>/dev/null || true
