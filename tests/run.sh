@@ -155,6 +155,7 @@ sanitizer)
 	step volume-clients 300 python3 tests/volume/test_clients.py || true
 	step volume-scrub 120 python3 tests/volume/test_scrub.py || true
 	step volume-durable 60 python3 tests/volume/test_durable.py || true
+	step volume-renewal 180 python3 tests/volume/test_renewal.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests
 	if [ "$mode" = long ]; then

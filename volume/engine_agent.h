@@ -19,7 +19,7 @@ void tell(struct engine *g, const struct message_type *type, const void *msg); /
 void tell_all(struct engine *g, usec_t now);                                   /* to one who knows nothing */
 void tell_due(struct vol *v, usec_t now);
 void agent_moved(struct vol *v);
-void agent_linked(struct engine *g, node_id_t node, bool up);
+void agent_linked(struct engine *g, node_id_t node, bool up, bool worn);
 void agent_found(struct vol *v, const struct volume_finding *f);
 bool agent_allows(const struct vol *v);
 
