@@ -61,6 +61,7 @@ static const char *const bugs[] = {
 	"early_lead",
 	"run_through_write",
 	"ride_any_flush",
+	"early_reballot",
 };
 
 static void end(struct sim *s)
