@@ -47,7 +47,7 @@ struct attempt {
 
 struct peer {
 	char address[ADDRESS_BYTES_MAX]; /* "": not to be dialled */
-	bool up;
+	bool up, worn;
 	struct attempt *attempt;
 	usec_t backoff, next_dial, up_at;
 };
@@ -263,7 +263,7 @@ void bulk_maker_step(struct bulk_maker *m, bool is_wanted)
 	for (node_id_t n = m->self + 1; is_wanted && n <= NODES_MAX; n++) {
 		struct peer *p = &m->peers[n];
 
-		if (p->address[0] && !p->up && !p->attempt && now >= p->next_dial)
+		if (p->address[0] && (!p->up || p->worn) && !p->attempt && now >= p->next_dial)
 			dial(m, n, now);
 	}
 }
@@ -300,12 +300,15 @@ void bulk_maker_peer(struct bulk_maker *m, node_id_t node, const char *address)
 	p->next_dial = 0;
 }
 
-void bulk_maker_set_up(struct bulk_maker *m, node_id_t node, bool up)
+void bulk_maker_set_up(struct bulk_maker *m, node_id_t node, bool up, bool worn)
 {
 	struct peer *p = &m->peers[node];
 	usec_t now = clock_boottime();
 
 	CHECK(node >= 1 && node <= NODES_MAX);
+	if (worn && !p->worn)
+		p->next_dial = 0;
+	p->worn = worn;
 	if (up) {
 		p->up_at = now;
 	} else if (p->up) {
@@ -319,7 +322,7 @@ void bulk_maker_set_up(struct bulk_maker *m, node_id_t node, bool up)
 void bulk_maker_all_down(struct bulk_maker *m)
 {
 	for (node_id_t n = 1; n <= NODES_MAX; n++) {
-		m->peers[n].up = false;
+		m->peers[n].up = m->peers[n].worn = false;
 		m->peers[n].next_dial = 0;
 		m->peers[n].backoff = BACK_OFF_MIN;
 	}

@@ -30,11 +30,11 @@ struct bulk_maker_callbacks {
 int bulk_maker_open(const struct bulk_maker_config *config, const struct bulk_maker_callbacks *cb,
 		    struct bulk_maker **ret, struct err *e) KEDGE_MUST_CHECK;
 
-/* Dial @node at @address while its link is down; NULL: no more. Of a pair the lower id dials. */
+/* Dial @node at @address while its link is down or worn; NULL: no more. Of a pair the lower id dials. */
 void bulk_maker_peer(struct bulk_maker *m, node_id_t node, const char *address);
 
-/* The engine says so. */
-void bulk_maker_set_up(struct bulk_maker *m, node_id_t node, bool up);
+/* The engine says so. @worn: it stands, and another one is to be made beside it. */
+void bulk_maker_set_up(struct bulk_maker *m, node_id_t node, bool up, bool worn);
 
 /* Whatever stood stands no more: another engine. */
 void bulk_maker_all_down(struct bulk_maker *m);

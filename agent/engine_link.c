@@ -208,7 +208,7 @@ static void link_came(struct engine_link *l, const void *msg)
 	const struct engine_link_state *m = msg;
 
 	if (m->node >= 1 && m->node <= NODES_MAX)
-		bulk_maker_set_up(l->bulk, m->node, m->up);
+		bulk_maker_set_up(l->bulk, m->node, m->up, m->up && m->worn);
 }
 
 static void status_came(struct engine_link *l, const void *msg)

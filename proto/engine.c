@@ -60,7 +60,7 @@ TYPE(engine_propose, ENGINE_PROPOSE);
 #undef T
 
 #define T struct engine_link_state
-static const struct message_field engine_link_state_fields[] = {F(U32, node), F(BOOL, up)};
+static const struct message_field engine_link_state_fields[] = {F(U32, node), F(BOOL, up), F(BOOL, worn)};
 TYPE(engine_link_state, ENGINE_LINK);
 #undef T
 

@@ -122,10 +122,12 @@ struct engine_propose {
 	uint64_t incarnation;
 };
 
-/* The bulk link with @node stands, or ended. */
+/* The bulk link with @node stands, or ended. @worn: it stands, but its keys have almost served their time: make another
+ * one beside it. The engine ends the older one when nothing uses it any more. */
 struct engine_link_state {
 	uint32_t node;
 	bool up;
+	bool worn;
 };
 
 /* A volume that is open here; once a second, and at once when @serves or @problem changes. */

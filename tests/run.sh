@@ -153,8 +153,9 @@ sanitizer)
 	step volume-faults 600 python3 tests/volume/test_faults.py || true
 	step volume-power 300 python3 tests/volume/test_power.py || true
 	step volume-clients 300 python3 tests/volume/test_clients.py || true
-	step volume-scrub 120 python3 tests/volume/test_scrub.py || true
+	step volume-scrub 180 python3 tests/volume/test_scrub.py || true
 	step volume-durable 60 python3 tests/volume/test_durable.py || true
+	step volume-renewal 180 python3 tests/volume/test_renewal.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests
 	if [ "$mode" = long ]; then

@@ -231,7 +231,7 @@ static void start_step(struct volume_core *c)
 		take_ballot(c);
 	if (c->start == START_SAVE && (c->state_written >= c->state_wait || PLANTED(early_lead))) /* V1 */
 		lead_begin(c);
-	if (c->start == START_REBALLOT && c->state_written >= c->state_wait) { /* V5 */
+	if (c->start == START_REBALLOT && (c->state_written >= c->state_wait || PLANTED(early_reballot))) { /* V1, V5 */
 		c->lead = c->state.promised;
 		c->start = START_DONE;
 		c->nacked = false;

@@ -218,8 +218,11 @@ void volume_core_end(struct volume_core *c);
 
 void volume_core_row(struct volume_core *c, const struct volume_row *row);
 void volume_core_proposed(struct volume_core *c, const struct volume_change *change, int rc);
+/* There is a link, or the stream as primary is to begin anew on another one, by HELLO (V18). */
 void volume_core_link_up(struct volume_core *c, node_id_t node);
 void volume_core_link_down(struct volume_core *c, node_id_t node);
+/* Would this HELLO be obeyed? Not one of an older ballot, nor one that its successor has overtaken on another link. */
+bool volume_core_obeys(const struct volume_core *c, const struct volume_frame *hello);
 /* A frame came; its data is the core's from here on, until data_free(). */
 void volume_core_frame(struct volume_core *c, node_id_t from, const struct volume_frame *f);
 void volume_core_state_written(struct volume_core *c, uint64_t seq, int rc);

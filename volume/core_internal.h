@@ -157,6 +157,8 @@ struct volume_core {
 	struct volume_ballot session_ballot;
 	struct replica_op *replica_ops;
 	struct fence fence;
+	struct volume_ballot hello_ballot; /* of the last HELLO that was obeyed */
+	uint64_t hello_session;
 
 	/* as the primary */
 	enum start start;

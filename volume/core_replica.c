@@ -90,6 +90,8 @@ static void hello(struct volume_core *c, node_id_t from, const struct volume_fra
 	core_step_down(c);
 	replica_end_sessions(c);
 	c->fence = (struct fence){.pending = true, .from = from, .f = *f};
+	c->hello_ballot = f->ballot;
+	c->hello_session = f->session;
 }
 
 /* V3, V17: has all local I/O of before ended? */
@@ -226,6 +228,17 @@ static bool take(struct volume_core *c, node_id_t from, const struct volume_fram
 	}
 }
 
+/* A primary counts its sessions. Two links may stand beside each other, and the older one be the slower. */
+static bool is_overtaken(const struct volume_core *c, const struct volume_frame *hello)
+{
+	return volume_ballot_compare(hello->ballot, c->hello_ballot) == 0 && hello->session < c->hello_session;
+}
+
+bool volume_core_obeys(const struct volume_core *c, const struct volume_frame *hello)
+{
+	return volume_ballot_compare(hello->ballot, c->state.promised) >= 0 && !is_overtaken(c, hello);
+}
+
 /* Returns true when the frame's data was taken. */
 static bool obey(struct volume_core *c, node_id_t from, const struct volume_frame *f)
 {
@@ -234,7 +247,8 @@ static bool obey(struct volume_core *c, node_id_t from, const struct volume_fram
 		return false;
 	}
 	if (f->kind == VOLUME_F_HELLO) {
-		hello(c, from, f);
+		if (!is_overtaken(c, f) || PLANTED(same_ballot_restart)) /* which counts anew */
+			hello(c, from, f);
 		return false;
 	}
 	if (!is_current(c, from, f) || c->fence.pending)

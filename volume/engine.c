@@ -112,6 +112,7 @@ static void timer_cb(uv_timer_t *timer)
 	bool all_closed = g->store->is_idle(g);
 
 	g->store->turn(g, now);
+	links_turn(g->links);
 	forget_erased(g);
 	for (struct vol *v = g->vols; v; v = v->next) {
 		if (g->closing)

@@ -18,11 +18,13 @@ struct engine_config {
 	uint64_t memory;         /* bytes that the requests of all guests may take up together */
 	uint64_t volume_memory;  /* and those of one connection */
 	unsigned scrub_days;     /* every so many days each volume is scrubbed; 0: never */
+	uint64_t link_bytes;     /* in a direction, until a link has to be another one; at most ENGINE_LINK_BYTES */
 };
 
 #define ENGINE_RESYNC_RATE ((uint64_t)64 << 20)
 #define ENGINE_SCRUB_RATE  ((uint64_t)16 << 20)
 #define ENGINE_SCRUB_DAYS  30
+#define ENGINE_LINK_BYTES  ((uint64_t)256 << 30)
 #define ENGINE_MEMORY_MIN  ((uint64_t)33 << 20) /* one request fits */
 
 /* [loop] Begin to serve. -EWOULDBLOCK: the folder has an engine; -ENOENT: no node of the store has this folder;

@@ -21,7 +21,7 @@ void tell_all(struct engine *g, usec_t now);                                   /
 void tell_about(struct engine *g, bool leaving);
 void tell_due(struct vol *v, usec_t now);
 void agent_moved(struct vol *v);
-void agent_linked(struct engine *g, node_id_t node, bool up);
+void agent_linked(struct engine *g, node_id_t node, bool up, bool worn);
 void agent_found(struct vol *v, const struct volume_finding *f);
 bool agent_allows(const struct vol *v);
 

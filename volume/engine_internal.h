@@ -54,7 +54,9 @@ struct vol_agent {
 };
 
 struct bulk_handover;
+struct link;
 struct links;
+struct message_type;
 struct ask;
 struct sock;
 struct caller;
@@ -63,6 +65,13 @@ struct file_store;
 struct agent_store;
 
 #define FINDINGS_MAX 64
+
+/* What a volume shares with another node: two streams, the one of each as the primary. */
+struct vol_peer {
+	struct link *out; /* for what is begun here; NULL: none stands */
+	struct link *in;  /* for answers: where its last HELLO came */
+	usec_t relink;    /* when the core may greet it again; 0: it knows of the link */
+};
 
 struct vol {
 	struct vol *next;
@@ -85,8 +94,8 @@ struct vol {
 	struct volume_core *core;
 	unsigned ios;
 	unsigned jobs;
-	uint64_t buffers;             /* bytes, of copies */
-	usec_t relink[NODES_MAX + 1]; /* when the core may greet this node again; 0: it knows of the link */
+	uint64_t buffers; /* bytes, of copies */
+	struct vol_peer peers[NODES_MAX + 1];
 	struct meta meta;
 	struct volume_finding findings[FINDINGS_MAX]; /* of the last scrub, the first ones */
 	size_t n_findings;
@@ -138,7 +147,8 @@ struct engine_store {
 	void (*grown)(struct vol *v);
 	/* The files are gone. */
 	void (*erased)(struct vol *v);
-	void (*linked)(struct engine *g, node_id_t node, bool up);
+	/* A link stands, or ended; @worn: it stands, and another one should be made. Again when that changes. */
+	void (*linked)(struct engine *g, node_id_t node, bool up, bool worn);
 	void (*found)(struct vol *v, const struct volume_finding *f);
 	/* May anybody use it here and now, as far as it is not the core that says so (L23)? */
 	bool (*allows)(const struct vol *v);
@@ -188,6 +198,7 @@ void erase_leftovers(struct engine *g);
 /* engine_sock.c: `run/vol.sock` */
 int sock_new(struct engine *g, struct sock **ret, struct err *e);
 void sock_close(struct sock *s, void (*cb)(void *ctx), void *ctx);
+void sock_send_all(struct sock *s, const struct message_type *type, const void *msg);
 void caller_send(struct caller *c, const void *p, size_t n); /* may end it */
 bool caller_is_slow(const struct caller *c);                 /* something waits until it reads */
 void caller_end(struct caller *c);
@@ -196,7 +207,8 @@ void caller_end(struct caller *c);
 struct links *links_new(struct engine *g);
 void links_close(struct links *s, void (*cb)(void *ctx), void *ctx);
 void links_take(struct links *s, const struct bulk_handover *h, int fd); /* takes @fd */
-bool links_has(const struct links *s, node_id_t node);
+bool links_has(const struct links *s, node_id_t node, bool *ret_is_worn);
+void links_turn(struct links *s);
 void links_send(struct links *s, struct vol *v, node_id_t node, const struct volume_frame *f);
 void links_relink(struct vol *v, node_id_t node);
 void links_tell(struct links *s, struct vol *v, usec_t now);

@@ -151,6 +151,18 @@ void caller_send(struct caller *c, const void *p, size_t n)
 	}
 }
 
+void sock_send_all(struct sock *s, const struct message_type *type, const void *msg)
+{
+	struct buf b = {0};
+
+	message_encode(type, msg, &b);
+	for (struct caller *c = s->callers, *next; c; c = next) {
+		next = c->next;
+		caller_send(c, b.data, b.len);
+	}
+	buf_free(&b);
+}
+
 bool caller_is_slow(const struct caller *c)
 {
 	return c->queue.first != NULL;

@@ -3,6 +3,8 @@
 #include "volume/engine_internal.h"
 #include "volume/static.h"
 
+#include "proto/proto.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -210,6 +212,15 @@ static void file_opened(struct vol *v)
 	file_look(v->g); /* our report is in the row */
 }
 
+/* Whoever makes the links must know which to make anew. */
+static void file_linked(struct engine *g, node_id_t node, bool up, bool worn)
+{
+	const struct engine_link_state msg = {.node = node, .up = up, .worn = worn};
+
+	if (!g->closing)
+		sock_send_all(g->sock, &engine_link_state_type, &msg);
+}
+
 /* ---- what nobody is told of here ---- */
 
 static void file_moved(struct vol *v)
@@ -220,13 +231,6 @@ static void file_moved(struct vol *v)
 static void file_erased(struct vol *v)
 {
 	(void)v;
-}
-
-static void file_linked(struct engine *g, node_id_t node, bool up)
-{
-	(void)g;
-	(void)node;
-	(void)up;
 }
 
 static void file_found(struct vol *v, const struct volume_finding *f)

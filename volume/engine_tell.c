@@ -156,10 +156,12 @@ void tell_about(struct engine *g, bool leaving)
 
 void tell_all(struct engine *g, usec_t now)
 {
+	bool worn;
+
 	tell_about(g, false);
 	for (node_id_t n = 1; n <= NODES_MAX; n++)
-		if (links_has(g->links, n))
-			agent_linked(g, n, true);
+		if (links_has(g->links, n, &worn))
+			agent_linked(g, n, true, worn);
 	for (struct vol *v = g->vols; v; v = v->next) {
 		if (v->agent.dropping || (v->step != VOL_OPEN && v->step != VOL_FAILED))
 			continue;
@@ -171,9 +173,9 @@ void tell_all(struct engine *g, usec_t now)
 
 /* ---- the rest ---- */
 
-void agent_linked(struct engine *g, node_id_t node, bool up)
+void agent_linked(struct engine *g, node_id_t node, bool up, bool worn)
 {
-	const struct engine_link_state msg = {.node = node, .up = up};
+	const struct engine_link_state msg = {.node = node, .up = up, .worn = worn};
 
 	tell(g, &engine_link_state_type, &msg);
 }

@@ -105,11 +105,35 @@ static void fx_drop_clients(void *ctx)
 	vol_drop_clients(ctx);
 }
 
+struct mark_job {
+	struct job job;
+	struct vol *v;
+};
+
+static void mark_run(struct job *j)
+{
+	volume_replica_mark_failed(CONTAINER_OF(j, struct mark_job, job)->v->replica);
+}
+
+static void mark_done(struct job *j)
+{
+	struct mark_job *m = CONTAINER_OF(j, struct mark_job, job);
+
+	m->v->jobs--;
+	free(m);
+}
+
+/* V13. The mark comes first: what opens it anew may be another process. */
 void vol_broken(struct vol *v, int rc)
 {
+	struct mark_job *m = xcalloc(1, sizeof *m);
+
 	log_error("%s: this replica counts as one that lost power: %s", v->name, strerror(-rc));
 	volume_replica_poison(v->replica);
-	v->force = true; /* V13 */
+	*m = (struct mark_job){.job = {.run = mark_run, .done = mark_done}, .v = v};
+	v->jobs++;
+	job_begin(v->g, &m->job);
+	v->force = true;
 	vol_end(v);
 }
 

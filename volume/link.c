@@ -144,7 +144,7 @@ static bool deliver(struct link *l)
 			link_end(l, "a frame makes no sense", false);
 			return false;
 		}
-		l->cb.frame(l->cb.ctx, l->node, &w);
+		l->cb.frame(l->cb.ctx, l, l->node, &w);
 		used += (size_t)n;
 	}
 	buf_consume(&l->plain, used);
@@ -221,8 +221,8 @@ static void tune(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
 }
 
-int link_new(struct uv_loop_s *loop, int fd, const struct bulk_handover *h, const struct link_callbacks *cb,
-	     struct link **ret, struct err *e)
+int link_new(struct uv_loop_s *loop, int fd, const struct bulk_handover *h, uint64_t bytes_max,
+	     const struct link_callbacks *cb, struct link **ret, struct err *e)
 {
 	struct link *l = xcalloc(1, sizeof *l);
 	int rc = record_new(h, &l->record, e);
@@ -232,6 +232,7 @@ int link_new(struct uv_loop_s *loop, int fd, const struct bulk_handover *h, cons
 		free(l);
 		return rc;
 	}
+	record_set_limit(l->record, bytes_max);
 	l->loop = loop;
 	l->fd = fd;
 	l->node = h->peer;
@@ -251,6 +252,11 @@ int link_new(struct uv_loop_s *loop, int fd, const struct bulk_handover *h, cons
 node_id_t link_node(const struct link *l)
 {
 	return l->node;
+}
+
+bool link_is_worn(const struct link *l)
+{
+	return record_is_worn(l->record);
 }
 
 void link_counters(const struct link *l, uint64_t *ret_sent, uint64_t *ret_received)

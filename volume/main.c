@@ -28,7 +28,7 @@ struct wish {
 	const char *dir;
 	const char *status; /* an engine's folder */
 	const char *verify; /* an engine's folder */
-	const char *resync_rate, *scrub_rate, *scrub_every, *memory, *volume_memory;
+	const char *resync_rate, *scrub_rate, *scrub_every, *memory, *volume_memory, *link_bytes;
 	bool threads, direct;
 	bool json, primary_wins;
 	bool help, version;
@@ -47,6 +47,7 @@ static int usage(int code)
 		"         --scrub-every N: days between scrubs of a volume (30; 0: never), --scrub-rate N: MiB/s (16)\n"
 		"         --memory N: MiB that the requests of all guests may take up (256, at least 33)\n"
 		"         --volume-memory N: and those of one connection (64, at least 33); who wants more waits\n"
+		"         --link-bytes N: MiB in a direction until a link has to be another one (262144, the most)\n"
 		"       kedge-vol --status DIR              what the engine in DIR does, and how far it is, as JSON\n"
 		"       kedge-vol --verify DIR VOLUME [--primary-wins] [--json]\n"
 		"         compare all replicas block by block, ask the primary's engine; what is wrong is repaired; "
@@ -91,14 +92,15 @@ static bool parse(int argc, char **argv, struct wish *ret)
 		{"scrub-every", required_argument, NULL, 'e'},
 		{"memory", required_argument, NULL, 'm'},
 		{"volume-memory", required_argument, NULL, 'M'},
+		{"link-bytes", required_argument, NULL, 'l'},
 		{"primary-wins", no_argument, NULL, 'w'},
 		{"version", no_argument, NULL, 'v'},
 		{NULL, 0, NULL, 0},
 	};
-	const char **text[] = {['i'] = &ret->inspect,     ['s'] = &ret->static_file,  ['p'] = &ret->propose,
-			       ['d'] = &ret->dir,         ['S'] = &ret->status,       ['V'] = &ret->verify,
-			       ['R'] = &ret->resync_rate, ['r'] = &ret->scrub_rate,   ['e'] = &ret->scrub_every,
-			       ['m'] = &ret->memory,      ['M'] = &ret->volume_memory};
+	const char **text[] = {['i'] = &ret->inspect,     ['s'] = &ret->static_file,   ['p'] = &ret->propose,
+			       ['d'] = &ret->dir,         ['S'] = &ret->status,        ['V'] = &ret->verify,
+			       ['R'] = &ret->resync_rate, ['r'] = &ret->scrub_rate,    ['e'] = &ret->scrub_every,
+			       ['m'] = &ret->memory,      ['M'] = &ret->volume_memory, ['l'] = &ret->link_bytes};
 	bool *flag[] = {['t'] = &ret->threads,      ['o'] = &ret->direct, ['j'] = &ret->json,
 			['w'] = &ret->primary_wins, ['h'] = &ret->help,   ['v'] = &ret->version};
 	/* A change may have a word like "-2"; elsewhere options may stand in any place. */
@@ -215,14 +217,17 @@ static bool configure(const struct wish *w, struct engine_config *ret)
 	    !number(w->scrub_rate, ENGINE_SCRUB_RATE >> 20, &ret->scrub_rate) ||
 	    !number(w->scrub_every, ENGINE_SCRUB_DAYS, &days) ||
 	    !number(w->memory, nbd_limits_default.shared_bytes >> 20, &ret->memory) ||
-	    !number(w->volume_memory, nbd_limits_default.connection_bytes >> 20, &ret->volume_memory))
+	    !number(w->volume_memory, nbd_limits_default.connection_bytes >> 20, &ret->volume_memory) ||
+	    !number(w->link_bytes, ENGINE_LINK_BYTES >> 20, &ret->link_bytes))
 		return false;
 	ret->resync_rate <<= 20;
 	ret->scrub_rate <<= 20;
 	ret->scrub_days = (unsigned)days;
 	ret->memory <<= 20;
 	ret->volume_memory <<= 20;
-	return ret->memory >= ENGINE_MEMORY_MIN && ret->volume_memory >= ENGINE_MEMORY_MIN;
+	ret->link_bytes <<= 20;
+	return ret->memory >= ENGINE_MEMORY_MIN && ret->volume_memory >= ENGINE_MEMORY_MIN && ret->link_bytes > 0 &&
+	       ret->link_bytes <= ENGINE_LINK_BYTES;
 }
 
 static int serve(const struct wish *w)
@@ -236,7 +241,7 @@ static int serve(const struct wish *w)
 	if (!configure(w, &config)) {
 		(void)fprintf(stderr,
 			      "kedge-vol: rates, days and memory are whole numbers below a million, memory at least "
-			      "33 (kedge-vol --help)\n");
+			      "33, a link's bytes 1 to 262144 (kedge-vol --help)\n");
 		return EXIT_USAGE;
 	}
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -123,6 +123,11 @@ void volume_replica_poison(struct volume_replica *r);
  * nothing is lost. -EIO: poisoned. */
 int volume_replica_grow(struct volume_replica *r, uint64_t size, struct err *e) KEDGE_MUST_CHECK;
 
+/* [worker] After a failed write or fsync: leave a mark in the folder, so that whoever opens it next begins a new
+ * incarnation even if this process dies first; the kernel tells of such an error only once. The mark outlives the
+ * process, and needs no more: over a power cut the boot id tells. */
+void volume_replica_mark_failed(const struct volume_replica *r);
+
 /* [worker] V25: throw away data, stamps and intents of a replica that is not in sync, before it joins: all zeroes,
  * active (0,0), a fresh incarnation; `promised` stays (V1). No I/O may run on `data`. A crash in between leaves it
  * `lost`, and it must be blanked again. -EIO: poisoned. */

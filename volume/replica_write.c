@@ -21,6 +21,7 @@ static int failed(const struct volume_replica *r, struct err *e, int rc, const c
 int replica_poison(struct volume_replica *r, struct err *e, int rc, const char *what)
 {
 	atomic_store(&r->poisoned, true);
+	volume_replica_mark_failed(r);
 	(void)failed(r, e, rc, what);
 	return -EIO;
 }

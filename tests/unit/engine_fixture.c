@@ -254,6 +254,17 @@ void kedged_die(struct host *h)
 	h->link = engine_link_close(h->link);
 }
 
+static void start_bounded(const struct host *h)
+{
+	char path[128];
+	int fd;
+
+	(void)snprintf(path, sizeof path, "%s/log", h->dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (fd >= 0 && dup2(fd, 2) == 2)
+		(void)execl(KEDGE_VOL, "kedge-vol", "--dir", h->dir, "--link-bytes", h->lab->link_mib, (char *)NULL);
+}
+
 pid_t engine_start(const struct host *h)
 {
 	pid_t parent = getpid(), child = fork();
@@ -262,7 +273,10 @@ pid_t engine_start(const struct host *h)
 	if (child == 0) {
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
 			_exit(126);
-		(void)execl(KEDGE_VOL, "kedge-vol", "--dir", h->dir, (char *)NULL);
+		if (h->lab->link_mib)
+			start_bounded(h);
+		else
+			(void)execl(KEDGE_VOL, "kedge-vol", "--dir", h->dir, (char *)NULL);
 		_exit(127);
 	}
 	return child;

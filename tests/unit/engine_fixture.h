@@ -51,6 +51,7 @@ struct lab {
 	unsigned asked[3]; /* by kind */
 	struct engine_propose last;
 	unsigned nets;
+	const char *link_mib; /* engine_start() gives it this --link-bytes, and the file "log"; NULL: neither */
 };
 
 /* cmocka's ends: one host or two, with certificates, listening, no engine yet. */

@@ -4,6 +4,7 @@
 #include "tests/unit/engine_fixture.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -181,6 +182,64 @@ static void links_are_made_again(void **state)
 	UNTIL(lab, store_is_in_sync(lab, 2));
 }
 
+#define RENEWALS    3
+#define WORN_WRITES 350 /* of 4 KiB: before it is worn at 1.5 MiB */
+
+/* How often, in its log. */
+static size_t engine_said(const struct host *h, const char *what)
+{
+	char path[128], line[512];
+	size_t n = 0;
+	FILE *f;
+
+	(void)snprintf(path, sizeof path, "%s/log", h->dir);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	while (fgets(line, sizeof line, f))
+		n += strstr(line, what) != NULL;
+	(void)fclose(f);
+	return n;
+}
+
+/* False: the link has ended instead, and it waits. */
+static bool write_or_end(struct lab *lab, int fd, uint64_t offset)
+{
+	struct pollfd answer = {.fd = fd, .events = POLLIN};
+
+	guest_begin_write(fd, offset, 'b');
+	UNTIL(lab, poll(&answer, 1, 0) == 1 || engine_said(&lab->hosts[0], "served their time") > 0);
+	return poll(&answer, 1, 0) == 1 && guest_end_write(&lab->hosts[0], fd);
+}
+
+/* Before its keys have served their time another one is made beside it, and no write waits for that. */
+static void a_worn_link_is_renewed(void **state)
+{
+	struct lab *lab = *state;
+	struct host *a = &lab->hosts[0], *b = &lab->hosts[1];
+	int fd;
+
+	lab->link_mib = "2";
+	(void)begin_in_sync(state);
+	fd = guest_open(a, "disk");
+	for (size_t links = 0; links < RENEWALS; links++)
+		for (unsigned i = 0; engine_said(a, "ended:") == links; i++) {
+			assert_true(guest_writes(a, fd, i % 512 * 4096, 'a'));
+			lab_run(lab,
+				i > WORN_WRITES ? 10 * USEC_PER_MS : 0); /* a newer one comes, and the older ends */
+		}
+	UNTIL(lab, engine_said(b, "ended:") >= RENEWALS);
+	assert_true(engine_said(a, "beside an older one") >= RENEWALS);
+	assert_int_equal(engine_said(a, "served their time") + engine_said(b, "served their time"), 0);
+	kedged_die(a); /* the control: nobody makes links, and it ends at its bound */
+	for (unsigned i = 0; write_or_end(lab, fd, i % 512 * 4096); i++)
+		assert_true(i < 2000);
+	kedged_begin(a);
+	assert_true(guest_end_write(a, fd));
+	UNTIL(lab, store_is_in_sync(lab, 2));
+	guest_close(fd);
+	assert_int_equal(lab->asked[ADD], 1 + lab->asked[REMOVE]);
+}
+
 static void damage(const struct host *h, off_t offset)
 {
 	char path[256];
@@ -240,6 +299,7 @@ int main(void)
 		TEST(an_add_of_unknown_outcome_is_asked_again),
 		TEST(a_new_engine_bumps_over_an_add_of_before),
 		TEST(links_are_made_again),
+		TEST(a_worn_link_is_renewed),
 		TEST(a_scrub_tells_what_it_finds),
 		TEST(a_stranger_is_not_linked),
 	};

@@ -400,6 +400,40 @@ static uint64_t odd_number(uint64_t *x, uint64_t usual)
 	}
 }
 
+/* It comes on an older link, after its successor on a newer one: the session of that goes on. */
+static void a_hello_that_was_overtaken_is_not_obeyed(void **state)
+{
+	struct fixture *f = *state;
+	struct volume_frame hello = {.kind = VOLUME_F_HELLO, .ballot = {1, 0}, .session = 2};
+	struct volume_frame flush = {.kind = VOLUME_F_FLUSH, .ballot = {1, 0}, .session = 2, .seq = 5};
+
+	open_core(f, 2);
+	row(f, 1);
+	assert_true(volume_core_obeys(f->c, &hello));
+	volume_core_frame(f->c, 1, &hello);
+	settle(f);
+	assert_true(f->sent.kind == VOLUME_F_WELCOME && f->sent.session == 2);
+	hello.session = 1;
+	assert_false(volume_core_obeys(f->c, &hello));
+	volume_core_frame(f->c, 1, &hello);
+	settle(f);
+	assert_int_equal(f->n_sent, 1);
+	volume_core_frame(f->c, 1, &flush);
+	settle(f);
+	assert_true(f->n_sent == 2 && f->sent.kind == VOLUME_F_ACK && f->sent.seq == 5);
+	hello.session = 3;
+	assert_true(volume_core_obeys(f->c, &hello));
+	hello.ballot.epoch = 2; /* counts anew */
+	hello.session = 1;
+	assert_true(volume_core_obeys(f->c, &hello));
+	volume_core_frame(f->c, 1, &hello);
+	settle(f);
+	assert_true(f->sent.kind == VOLUME_F_WELCOME && f->sent.session == 1);
+	hello.ballot = (struct volume_ballot){1, 0};
+	hello.session = 9;
+	assert_false(volume_core_obeys(f->c, &hello));
+}
+
 /* Garbage of every kind, in the right session or not: nothing is done outside the volume (fx_io looks), and no memory
  * is lost or used twice (the address sanitizer looks). */
 static void frames_of_a_liar_do_no_harm(void **state)
@@ -442,6 +476,7 @@ int main(void)
 		TEST(a_failed_flush_ends_the_replica),
 		TEST(a_flush_that_is_expected_has_begun),
 		TEST(a_vm_placed_later_is_not_served),
+		TEST(a_hello_that_was_overtaken_is_not_obeyed),
 		TEST(frames_of_a_liar_do_no_harm),
 	};
 

@@ -211,6 +211,15 @@ static void check_maps(struct volume_replica *r)
 	}
 }
 
+/* It died in the call that fails here: what is done about the failure was never done. */
+static void died(void)
+{
+	char path[sizeof dir + 16];
+
+	(void)snprintf(path, sizeof path, "%s/failed", dir);
+	(void)unlink(path);
+}
+
 static struct volume_replica *reopen(bool cut)
 {
 	struct volume_replica_options o = {.sys = &fake, .force = pick(4) == 0};
@@ -299,6 +308,7 @@ static struct volume_replica *crash(struct volume_replica *r)
 	bool cut = false;
 
 	r = volume_replica_close(r);
+	died();
 	for (uint32_t again = pick(3); again > 0; again--) {
 		if (pick(2)) {
 			power_cut();
@@ -313,6 +323,7 @@ static struct volume_replica *crash(struct volume_replica *r)
 			cut = power_was_cut = false;
 			r = volume_replica_close(r);
 		}
+		died();
 	}
 	if (pick(2)) {
 		power_cut();

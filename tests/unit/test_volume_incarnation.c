@@ -60,6 +60,14 @@ static void write_back_failed(void)
 	fake.late_error = late_error;
 }
 
+static void mark_failed(void)
+{
+	struct volume_replica *r = open_with(false);
+
+	volume_replica_mark_failed(r);
+	r = volume_replica_close(r);
+}
+
 static void test_incarnation_changes_when_it_must(void **arg)
 {
 	static const struct change changes[] = {
@@ -70,6 +78,7 @@ static void test_incarnation_changes_when_it_must(void **arg)
 		{"another device", other_device, VOLUME_LOSS_MOUNT},
 		{"another boot, devices in another order", other_boot_and_device, VOLUME_LOSS_BOOT},
 		{"a failed write-back", write_back_failed, VOLUME_LOSS_ERROR},
+		{"a failure that an engine was told, and died", mark_failed, VOLUME_LOSS_ERROR},
 	};
 
 	(void)arg;

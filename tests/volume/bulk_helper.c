@@ -7,7 +7,9 @@
  *                     --peer M=HOST:PORT ...
  *
  * Of a pair the lower id dials. One thread per peer that is dialled and one per connection that was accepted; each
- * connects to the engine anew, so that it sees when the engine that has its link dies. */
+ * connects to the engine anew, so that it sees when the engine that has its link dies. When that engine says that a
+ * link is worn, another one is made beside it; --no-renewal: not before it has ended, and --replace: the older one ends
+ * as the newer one comes, as in engines of before. */
 #include "net/internal.h"
 #include "proto/proto.h"
 #include "tests/unit/pki_help.h"
@@ -46,6 +48,7 @@ static struct {
 	struct dialled peers[NODES_MAX];
 	size_t n_peers;
 	atomic_uint accepted;
+	bool no_renewal, replaces;
 } helper;
 
 /* ---- certificates ---- */
@@ -92,15 +95,37 @@ static int connect_engine(void)
 	return -1;
 }
 
-/* Until the link or the engine ends. The engine ends a link by shutdown(), since this process has the socket too. */
-static void watch(int fd, int engine)
+/* What the engine says: is its link with @node worn? False also where it says nothing of that. */
+static bool hears_worn(int engine, node_id_t node)
 {
-	struct pollfd fds[] = {{.fd = fd, .events = POLLRDHUP}, {.fd = engine, .events = POLLRDHUP}};
+	uint8_t bytes[ENGINE_BYTES_MAX];
+	struct engine_link_state msg;
+	ssize_t n = recv(engine, bytes, sizeof bytes, MSG_DONTWAIT);
+	uint32_t id;
 
-	while (poll(fds, 2, -1) < 0 || !(fds[0].revents | fds[1].revents))
-		CHECK(errno == EINTR || errno == EAGAIN);
-	if (fds[1].revents)
-		(void)shutdown(fd, SHUT_RDWR); /* nobody else has it now; the peer must see that */
+	return n > 0 && message_id(bytes, (size_t)n, &id) == 0 && id == ENGINE_LINK &&
+	       message_decode(&engine_link_state_type, bytes, (size_t)n, &msg, NULL) == 0 && msg.node == node &&
+	       msg.up && msg.worn;
+}
+
+/* Until the link or the engine ends: false; or until another link with @node (0: of no interest) is to be made beside
+ * this one: true. The engine ends a link by shutdown(), since this process has the socket too. */
+static bool watch(int fd, int engine, node_id_t node)
+{
+	struct pollfd fds[] = {{.fd = fd, .events = POLLRDHUP}, {.fd = engine, .events = POLLIN | POLLRDHUP}};
+
+	for (;;) {
+		if (poll(fds, 2, -1) < 0)
+			continue;
+		if (fds[0].revents)
+			return false;
+		if (fds[1].revents & (POLLRDHUP | POLLHUP | POLLERR)) {
+			(void)shutdown(fd, SHUT_RDWR); /* nobody else has it now; the peer must see that */
+			return false;
+		}
+		if (fds[1].revents && hears_worn(engine, node) && node && !helper.no_renewal)
+			return true;
+	}
 }
 
 static bool is_peer(node_id_t node)
@@ -111,8 +136,8 @@ static bool is_peer(node_id_t node)
 	return false;
 }
 
-/* The handshake on @fd, and all of the link's life. @expected 0: the peer has dialled. */
-static void serve(int fd, node_id_t expected, int engine)
+/* The handshake on @fd, and handing it over. @expected 0: the peer has dialled. */
+static bool hand_over(int fd, node_id_t expected, int engine)
 {
 	const struct net_bulk_handshake h = {
 		.fd = fd, .is_client = expected != 0, .expected = expected, .deadline = clock_boottime() + SHAKE_MAX};
@@ -128,13 +153,44 @@ static void serve(int fd, node_id_t expected, int engine)
 		rc = err_set(&e, -EPIPE, "link with node %u: the engine does not take it", node);
 	explicit_bzero(o, sizeof *o);
 	free(o);
-	if (rc < 0) {
+	if (rc < 0)
 		log_info("%s", e.text);
-		return;
-	}
-	log_info("link with node %u handed over", node);
-	watch(fd, engine);
-	log_info("link with node %u ended", node);
+	else
+		log_info("link with node %u handed over", node);
+	return rc == 0;
+}
+
+/* A link that is worn: it stays until the engine ends it. */
+struct worn {
+	int fd, engine;
+};
+
+static void *worn_run(void *ctx)
+{
+	struct worn *w = ctx;
+
+	(void)watch(w->fd, w->engine, 0);
+	log_info("a link that was renewed ended");
+	(void)close(w->fd);
+	(void)close(w->engine);
+	free(w);
+	return NULL;
+}
+
+static void start_thread(void *(*run)(void *), void *ctx)
+{
+	pthread_t thread;
+
+	CHECK(pthread_create(&thread, NULL, run, ctx) == 0);
+	CHECK(pthread_detach(thread) == 0);
+}
+
+static void leave_worn(int fd, int engine)
+{
+	struct worn *w = xcalloc(1, sizeof *w);
+
+	*w = (struct worn){fd, engine};
+	start_thread(worn_run, w);
 }
 
 /* ---- dialling ---- */
@@ -177,15 +233,28 @@ static void *dial_run(void *ctx)
 {
 	const struct dialled *to = ctx;
 	usec_t back_off = BACK_OFF_MIN;
+	int worn = -1; /* its socket, which is no more ours: a duplicate */
 
 	for (;;) {
 		int engine = connect_engine(), fd = engine < 0 ? -1 : dial(to);
 		usec_t since = clock_boottime();
+		bool is_made = fd >= 0 && hand_over(fd, to->node, engine);
 
-		if (fd >= 0) {
-			serve(fd, to->node, engine);
-			(void)close(fd);
+		if (is_made && worn >= 0) {
+			if (helper.replaces)
+				(void)shutdown(worn, SHUT_RDWR);
+			(void)close(worn);
+			worn = -1;
 		}
+		if (is_made && watch(fd, engine, to->node)) {
+			worn = dup(fd);
+			leave_worn(fd, engine);
+			continue;
+		}
+		if (is_made)
+			log_info("link with node %u ended", to->node);
+		if (fd >= 0)
+			(void)close(fd);
 		if (engine >= 0)
 			(void)close(engine);
 		if (clock_boottime() - since > LASTED)
@@ -203,20 +272,13 @@ static void *accepted_run(void *ctx)
 	int fd = (int)(intptr_t)ctx, engine = connect_engine();
 
 	if (engine >= 0) {
-		serve(fd, 0, engine);
+		if (hand_over(fd, 0, engine))
+			(void)watch(fd, engine, 0);
 		(void)close(engine);
 	}
 	(void)close(fd);
 	atomic_fetch_sub(&helper.accepted, 1);
 	return NULL;
-}
-
-static void start_thread(void *(*run)(void *), void *ctx)
-{
-	pthread_t thread;
-
-	CHECK(pthread_create(&thread, NULL, run, ctx) == 0);
-	CHECK(pthread_detach(thread) == 0);
 }
 
 static void accept_one(int listener)
@@ -254,7 +316,7 @@ static void usage(const char *why)
 	(void)fprintf(stderr,
 		      "%s\nusage: kedge-bulk-helper --make-pki DIR --nodes N,N,...\n"
 		      "       kedge-bulk-helper --node N --listen HOST:PORT --ca FILE --cert FILE --key FILE "
-		      "--engine SOCKET --peer N=HOST:PORT ...\n",
+		      "--engine SOCKET --peer N=HOST:PORT ... [--no-renewal|--replace]\n",
 		      why);
 	exit(2);
 }
@@ -290,7 +352,20 @@ static void add_peer(const char *text)
 	helper.n_peers++;
 }
 
-enum option_id { O_MAKE_PKI, O_NODES, O_NODE, O_LISTEN, O_CA, O_CERT, O_KEY, O_ENGINE, O_PEER, O_COUNT };
+enum option_id {
+	O_MAKE_PKI,
+	O_NODES,
+	O_NODE,
+	O_LISTEN,
+	O_CA,
+	O_CERT,
+	O_KEY,
+	O_ENGINE,
+	O_PEER,
+	O_NO_RENEWAL,
+	O_REPLACE,
+	O_COUNT
+};
 
 static void read_options(int argc, char **argv, const char *values[O_COUNT])
 {
@@ -303,6 +378,8 @@ static void read_options(int argc, char **argv, const char *values[O_COUNT])
 						{"key", 1, NULL, O_KEY},
 						{"engine", 1, NULL, O_ENGINE},
 						{"peer", 1, NULL, O_PEER},
+						{"no-renewal", 0, NULL, O_NO_RENEWAL},
+						{"replace", 0, NULL, O_REPLACE},
 						{NULL, 0, NULL, 0}};
 	int c;
 
@@ -312,6 +389,8 @@ static void read_options(int argc, char **argv, const char *values[O_COUNT])
 		values[c] = optarg;
 		if (c == O_PEER)
 			add_peer(optarg);
+		helper.no_renewal |= c == O_NO_RENEWAL;
+		helper.replaces |= c == O_REPLACE;
 	}
 	if (optind < argc)
 		usage("an argument too many");

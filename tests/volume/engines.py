@@ -141,6 +141,7 @@ class Engines:
         harness.live_clusters.append(self)
         self.file = self.root + "/store"
         self.helpers = {}
+        self.helper_options = []
         self.views = {}   # node: where it finds the store, if not as the others
         self.relays = {}  # (node, the one it dials): what stands between them, instead of the other's address
         self.tag = os.path.basename(self.root)
@@ -220,6 +221,7 @@ class Engines:
         for other in range(1, self.n + 1):
             if other != i:
                 argv += ["--peer", "%d=%s" % (other, self.relays.get((i, other), self.address(other)))]
+        argv += self.helper_options
         with open("%s/h%d.log" % (self.root, i), "ab") as log:
             self.helpers[i] = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 

@@ -31,8 +31,9 @@ class Guest(threading.Thread):
     """Writes and zeroes of random sizes, several at a time, never two on one sector. It follows the primary, and sends
     again what had no answer after each lost connection. A sector holds the number of its last write."""
 
-    def __init__(self, e, seed=1, limit=HALF, flushes=True, remembers=False):
+    def __init__(self, e, seed=1, limit=HALF, flushes=True, remembers=False, name="disk"):
         super().__init__(daemon=True)
+        self.volume = name
         self.e, self.limit, self.flushes, self.remembers = e, limit, flushes, remembers
         self.r = random.Random(seed)
         self.acked = {}    # sector: number
@@ -52,7 +53,7 @@ class Guest(threading.Thread):
         try:
             while not self.ends.is_set() or (self.open and not self.dies.is_set()):
                 try:
-                    with Client(self.e.sock(int(self.e.row("disk")["primary"])), "disk") as c:
+                    with Client(self.e.sock(int(self.e.row(self.volume)["primary"])), self.volume) as c:
                         self.session(c)
                 except (OSError, Disconnected):
                     time.sleep(0.02)
@@ -244,28 +245,28 @@ class LoadedCase(unittest.TestCase):
     def assert_there(self, guest):
         """Every acknowledged write reads back, and of the others the old content or the new one."""
         maybe = guest.maybe()
-        for sector, got in self.sectors(guest.limit):
+        for sector, got in self.sectors(guest.limit, guest.volume):
             allowed = maybe.get(sector, set()) | {guest.acked.get(sector, 0)}
             if not any(got == content(number) for number in allowed):
                 self.fail("sector %d has %s, not one of %s" % (sector, got[:8].hex(), ["%x" % n for n in allowed]))
 
-    def sectors(self, limit):
+    def sectors(self, limit, name="disk"):
         """What the primary has, sector by sector."""
-        with self.e.client(int(self.e.row("disk")["primary"]), "disk", 60) as c:
+        with self.e.client(int(self.e.row(name)["primary"]), name, 60) as c:
             for at in range(0, limit, CHUNK):
                 data = c.read(at, CHUNK)
                 for i in range(0, CHUNK, SECTOR):
                     yield (at + i) // SECTOR, data[i:i + SECTOR]
 
-    def settle(self, seconds=120):
-        self.e.wait_in_sync("disk", self.all, seconds)
+    def settle(self, seconds=120, name="disk"):
+        self.e.wait_in_sync(name, self.all, seconds)
 
-    def differences(self):
+    def differences(self, name="disk"):
         """The first sectors that are not the same everywhere: (number, what each node has)."""
         found = []
-        files = {i: open(self.e.data(i, "disk"), "rb") for i in self.all}
+        files = {i: open(self.e.data(i, name), "rb") for i in self.all}
         try:
-            for n in range(os.path.getsize(self.e.data(1, "disk")) // SECTOR):
+            for n in range(os.path.getsize(self.e.data(1, name)) // SECTOR):
                 got = {i: f.read(SECTOR) for i, f in files.items()}
                 if len(set(got.values())) > 1:
                     found.append((n, {i: data[:12].hex() for i, data in got.items()}))
@@ -274,24 +275,24 @@ class LoadedCase(unittest.TestCase):
                 f.close()
         return "%d sectors differ, the first: %s" % (len(found), found[:5])
 
-    def assert_equal(self):
+    def assert_equal(self, name="disk"):
         """The guest is silent and all are in sync: the replicas hold the same bytes."""
-        self.settle()
-        with self.e.client(int(self.e.row("disk")["primary"]), "disk", 60) as c:
+        self.settle(name=name)
+        with self.e.client(int(self.e.row(name)["primary"]), name, 60) as c:
             c.flush()
         hashes = {}
         for i in self.all:
-            with open(self.e.data(i, "disk"), "rb") as f:
+            with open(self.e.data(i, name), "rb") as f:
                 hashes[i] = hashlib.file_digest(f, "sha256").hexdigest()
-        self.assertEqual(len(set(hashes.values())), 1, "%s: %s" % (hashes, self.differences()))
+        self.assertEqual(len(set(hashes.values())), 1, "%s: %s" % (hashes, self.differences(name)))
 
     def finish(self, guest, fio=None):
         if fio:
             fio.stop()
         guest.stop()
-        self.settle()
+        self.settle(name=guest.volume)
         self.assert_there(guest)
-        self.assert_equal()
+        self.assert_equal(guest.volume)
         print("    %d writes, %s fio runs; longest wait of the guest: %.2f s"
               % (guest.done, fio.runs if fio else "no", guest.longest))
 

@@ -167,6 +167,35 @@ class FailingDisks(Case):
         with self.e.client(1, "disk") as c:
             self.assertEqual(c.read(0, 4096), b"a" * 4096)
 
+    def test_killed_after_a_failed_sync(self):
+        """It dies as it opens the replica anew, before the new incarnation is durable. The kernel tells nobody of the
+        error once more; the next engine knows of it all the same."""
+        self.e.create("disk", "64MiB", 1)
+        self.e.start(1, options=["--threads"])
+        with self.e.client(1, "disk") as c:
+            c.write(0, b"a" * 4096)
+            c.flush()
+            before = self.e.inspect(1, "disk")["incarnation"]
+            tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", self.e.root + "/strace.log", "-e", "trace=fdatasync,flock",
+                                       "-e", "inject=fdatasync:error=EIO:when=1", "-e", "inject=flock:signal=KILL:when=1",
+                                       "-p", str(self.e.procs[1].pid)])
+            self.addCleanup(tracer.wait)
+            self.addCleanup(tracer.kill)
+            wait_for(self.is_traced, 10, "strace is attached")
+            c.write(4096, b"b" * 4096)
+            self.assertRaises(Disconnected, c.flush)
+        self.assertEqual(self.e.procs.pop(1).wait(30), -signal.SIGKILL)
+        self.assertEqual(self.e.inspect(1, "disk")["incarnation"], before)  # not yet
+        self.e.start(1)
+        wait_for(lambda: self.e.inspect(1, "disk")["incarnation"] != before, 10, "another incarnation")
+        wait_for(lambda: self.e.propose("cold", "disk", "1", check=False).returncode == 0, 10, "the loss was reported")
+        self.e.client(1, "disk").close()
+        after = self.e.inspect(1, "disk")["incarnation"]
+        self.e.kill(1)
+        self.e.start(1)  # and only once
+        self.e.client(1, "disk").close()
+        self.assertEqual(self.e.inspect(1, "disk")["incarnation"], after)
+
     def is_traced(self):
         with open("/proc/%d/status" % self.e.procs[1].pid, encoding="utf-8") as f:
             return "TracerPid:\t0\n" not in f.read()

@@ -54,11 +54,15 @@ class Machines(Engines):
         with open(self.parts(i) + "/boot_id", "w", encoding="ascii") as f:
             f.write("%s\n" % uuid.uuid4())
 
+    def server(self, i):
+        """What nbdkit serves."""
+        return ["--filter=cache", "file", self.parts(i) + "/image", "cache=writeback"]
+
     def power_up(self, i):
         at, sock = self.parts(i), self.parts(i) + "/nbd.sock"
         with open("%s/m%d.log" % (self.root, i), "ab") as log:
-            kit = subprocess.Popen(["nbdkit", "-f", "-U", sock, "--filter=cache", "file", at + "/image",
-                                    "cache=writeback"], stdout=log, stderr=log, start_new_session=True)
+            kit = subprocess.Popen(["nbdkit", "-f", "-U", sock, *self.server(i)], stdout=log, stderr=log,
+                                   start_new_session=True)
             self.disks[i] = [kit]
             wait_for(lambda: self.listens(sock), 20, "nbdkit listens")
             fuse = subprocess.Popen(["nbdfuse", at + "/fuse/disk", "nbd+unix:///?socket=" + sock],

@@ -3,6 +3,7 @@
 """Scrubs of real engines: bits are changed behind their backs, found, told apart and repaired; and what a resync tells
 of itself."""
 import json
+import mmap
 import os
 import random
 import sys
@@ -10,6 +11,7 @@ import threading
 import unittest
 
 from engines import Engines, wait_for
+from test_power import Machines
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster"))
 import harness  # noqa: E402
@@ -20,9 +22,10 @@ BLOCK = 64 << 10
 
 class Scrub(unittest.TestCase):
     nodes = 3
+    engines = Engines
 
     def setUp(self):
-        self.e = Engines(self.nodes, name="scrub", linked=True)
+        self.e = self.engines(self.nodes, name="scrub", linked=True)
         self.addCleanup(self.e.close)
         self.e.create("disk", "32MiB", *range(1, self.nodes + 1))
         self.e.start_all()
@@ -203,6 +206,93 @@ class OfTwo(Scrub):
         self.assertEqual(left, sorted(left, reverse=True))
         self.assertGreater(seen[0]["seconds_left"], seen[-1]["seconds_left"])
         self.assertLess(seen[-1]["bytes_per_second"], 6 * MIB)
+
+# A disk of 512 MiB in IMAGE whose sectors that are listed in BAD, "OFFSET LENGTH" a line, cannot be read until they are
+# written. What nbdkit's eval plugin runs: $3 bytes at $4.
+BAD_DISK = {
+    "get_size": "stat -c %s IMAGE",
+    "thread_model": "echo serialize_requests",
+    "can_write": "exit 0",
+    "can_flush": "exit 0",
+    "flush": "exit 0",
+    "pread": """
+        while read -r at n; do
+            if [ "$at" -lt $(($4 + $3)) ] && [ "$4" -lt $((at + n)) ]; then echo "EIO a bad sector" >&2; exit 1; fi
+        done <BAD
+        dd if=IMAGE iflag=skip_bytes,count_bytes skip="$4" count="$3" bs=1M status=none""",
+    "pwrite": """
+        dd of=IMAGE oflag=seek_bytes conv=notrunc seek="$4" bs=1M iflag=fullblock status=none || exit 1
+        [ -s BAD ] || exit 0
+        while read -r at n; do
+            if [ "$at" -lt "$4" ] || [ $((at + n)) -gt $(($4 + $3)) ]; then echo "$at $n"; fi
+        done <BAD >BAD.new
+        mv BAD.new BAD"""}
+
+
+class BadDisks(Machines):
+    """Engines, some of them on disks with sectors that cannot be read."""
+
+    bad = (1, 3)
+
+    def server(self, i):
+        open(self.parts(i) + "/bad", "ab").close()
+        return ["eval"] + ["%s=%s" % (k, script.replace("IMAGE", self.parts(i) + "/image").replace(
+            "BAD", self.parts(i) + "/bad")) for k, script in BAD_DISK.items()]
+
+    def start(self, i, wait=True, options=(), before=()):
+        (super().start if i in self.bad else super(Machines, self).start)(i, wait, options, before)
+
+    def replica(self, i, name):
+        return super().replica(i, name) if i in self.bad else super(Machines, self).replica(i, name)
+
+    def forget(self, i):
+        """Nothing of the replica's data is in memory: what is read next comes from the disk."""
+        for path in (self.data(i, "disk"), self.parts(i) + "/fuse/disk"):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+
+    def spoil(self, i, content):
+        """The sectors with this content, which is found once."""
+        with open(self.parts(i) + "/image", "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as image:
+            at = image.find(content)
+            assert at >= 0 and image.find(content, at + 1) < 0
+        with open(self.parts(i) + "/bad", "a", encoding="ascii") as f:
+            f.write("%d %d\n" % (at, len(content)))
+
+    def is_whole(self, i):
+        return os.path.getsize(self.parts(i) + "/bad") == 0
+
+
+class Unreadable(Scrub):
+    """Sectors that the disk below cannot read any more, until they are written anew."""
+
+    engines = BadDisks
+
+    def test_unreadable_sectors(self):
+        for node, block in ((3, 5), (1, 20)):  # the other one the primary's own, which it has to fetch
+            self.e.forget(node)
+            at = block * BLOCK + 4096
+            self.e.spoil(node, self.content[at:at + 4096])
+            with self.assertRaises(OSError):
+                self.bytes_at(node, at, 4096)  # the control
+            self.e.forget(node)
+        found = self.verify()
+        self.assertEqual((found["wrong"], found["undecided"], found["lost"]), (2, 0, 0))
+        self.assertEqual(self.findings(), [(5 * BLOCK, "wrong", 3), (20 * BLOCK, "wrong", 1)])
+        self.assertEqual([f["unreadable"] for f in self.status(1)["scrub"]["findings"]], [True, True])
+        self.assertEqual(self.e.in_sync("disk"), [1, 2, 3])
+        with self.e.client(1, "disk") as c:
+            self.assertEqual(c.read(20 * BLOCK, BLOCK), self.content[20 * BLOCK:21 * BLOCK])
+            c.flush()
+        for node, block in ((3, 5), (1, 20)):
+            self.e.forget(node)
+            self.assertTrue(self.e.is_whole(node), "the sectors of node %d were written" % node)
+            self.assert_good(block * BLOCK)
+        self.assertEqual(self.verify()["wrong"], 0)
 
 
 if __name__ == "__main__":

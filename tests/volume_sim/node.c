@@ -100,7 +100,7 @@ static void arrive(struct sim *s, struct event *e)
 	struct frame *f = e->p;
 	unsigned from = (unsigned)e->a;
 
-	if (e->b != s->link_life[from][e->node]) {
+	if (!renew_stands(s, from, e->node, e->b)) {
 		bool lingers = !s->healing && sim_chance(s, 300);
 
 		if (!lingers) {
@@ -109,6 +109,7 @@ static void arrive(struct sim *s, struct event *e)
 		}
 		sim_log(s, "a frame of an old link %u->%u comes late (kind %d)", from, e->node, (int)f->f.kind);
 	}
+	renew_came(s, from, e->node, e->b, &f->f);
 	deliver(s, e);
 }
 
@@ -137,16 +138,15 @@ static void fx_send(void *ctx, node_id_t to, const struct volume_frame *f)
 	struct sim *s = the_sim;
 	usec_t at = s->now + 30 + sim_random(s, 300) +
 		    (!s->healing && sim_random(s, 1000) < s->faults.lag ? 200 * USEC_PER_MS : 0);
+	uint64_t life = renew_life_for(s, n->id, to, f);
 	struct frame *copy;
 	struct event *e;
 
 	if (s->link[n->id][to] && link_is_cut(s, n->id, to))
 		lose(s, n->id, to);
-	if (!s->link[n->id][to] || s->lossy[n->id][to] || !s->nodes[to].up)
+	if (!s->link[n->id][to] || s->lossy[n->id][to] || !s->nodes[to].up || !renew_stands(s, n->id, to, life))
 		return;
-	if (at <= s->link_last[n->id][to])
-		at = s->link_last[n->id][to] + 1;
-	s->link_last[n->id][to] = at;
+	at = renew_queue(s, n->id, to, life, at);
 	copy = xcalloc(1, sizeof *copy);
 	copy->f = *f;
 	if (f->intents)
@@ -157,7 +157,7 @@ static void fx_send(void *ctx, node_id_t to, const struct volume_frame *f)
 	}
 	e = sim_after(s, at - s->now, arrive, to);
 	e->a = n->id;
-	e->b = s->link_life[n->id][to];
+	e->b = life;
 	e->p = copy;
 }
 
@@ -170,7 +170,7 @@ static void down_event(struct sim *s, struct event *e)
 static void up_event(struct sim *s, struct event *e)
 {
 	if (s->link[e->node][e->a])
-		volume_core_link_up(s->nodes[e->node].core, (node_id_t)e->a);
+		renew_begin(s, e->node, (unsigned)e->a);
 }
 
 void link_dial(struct sim *s, struct event *e)
@@ -200,8 +200,8 @@ void link_break(struct sim *s, unsigned a, unsigned b)
 	if (!s->link[a][b])
 		return;
 	s->link[a][b] = s->link[b][a] = false;
-	s->link_life[a][b]++;
-	s->link_life[b][a]++;
+	s->older[a][b] = s->older[b][a] = 0;
+	s->link_life[a][b] = s->link_life[b][a] = ++s->lives;
 	if (s->nodes[a].up)
 		sim_after(s, sim_random(s, 5000), down_event, a)->a = b;
 	if (s->nodes[b].up)

@@ -154,6 +154,11 @@ struct sim {
 	usec_t link_last[NODES + 1][NODES + 1]; /* FIFO */
 	usec_t cut_until[NODES + 1][NODES + 1];
 	bool lossy[NODES + 1][NODES + 1]; /* a stream with a gap: nothing more of it arrives, and it breaks soon */
+	/* a link that is made anew: the older one stands beside it, by its life; 0: none */
+	bool renews;
+	uint64_t older[NODES + 1][NODES + 1], lives;
+	usec_t older_last[NODES + 1][NODES + 1], older_lag[NODES + 1][NODES + 1];
+	uint64_t out[NODES + 1][NODES + 1], in[NODES + 1][NODES + 1]; /* as in engine_links.c */
 	struct guest guest;
 	struct faults faults;
 	unsigned copies_max, intents_cap; /* of each core's configuration */
@@ -176,7 +181,7 @@ struct sim {
 	const char *violation;
 	char detail[256];
 	bool verbose;
-	uint64_t acked, reads, settles, takeovers, colds, joins, scrubs, events;
+	uint64_t acked, reads, settles, takeovers, colds, joins, scrubs, renewals, overtaken, events;
 };
 
 /* ---- world.c ---- */
@@ -207,6 +212,14 @@ void node_power_off(struct sim *s, unsigned node);
 void node_row(struct sim *s, unsigned node);
 void link_break(struct sim *s, unsigned a, unsigned b);
 void link_dial(struct sim *s, struct event *e);
+
+/* ---- renew.c ---- */
+uint64_t renew_life_for(const struct sim *s, unsigned from, unsigned to, const struct volume_frame *f);
+bool renew_stands(const struct sim *s, unsigned from, unsigned to, uint64_t life);
+usec_t renew_queue(struct sim *s, unsigned from, unsigned to, uint64_t life, usec_t at);
+void renew_came(struct sim *s, unsigned from, unsigned to, uint64_t life, const struct volume_frame *f);
+void renew_begin(struct sim *s, unsigned node, unsigned peer);
+void renew_event(struct sim *s, struct event *e);
 struct node *node_of(void *ctx);
 struct sim *sim_of(void *ctx);
 

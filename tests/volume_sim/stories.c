@@ -4,7 +4,8 @@
 #include "tests/volume_sim/story.h"
 
 #define TOLD_WITHIN (8 * USEC_PER_SEC)
-#define STEPS_MAX   14 /* and at least one that is empty */
+#define TOLD_FROM   128 /* the last story, in seeds from this on: histories that were recorded before are kept */
+#define STEPS_MAX   14  /* and at least one that is empty */
 
 struct step {
 	bool (*when)(struct sim *s);
@@ -335,6 +336,20 @@ static void write_alone_at_the_end(struct sim *s)
 	write_alone(s);
 }
 
+/* A new epoch comes, and what A promises in it reaches its disk late. */
+static void cut_c_and_a_is_slow(struct sim *s)
+{
+	stall(s, s->story.a, W_STATE);
+	cut_c(s);
+}
+
+/* It goes on from what its disk has. */
+static void restart_a_that_is_no_more_slow(struct sim *s)
+{
+	s->nodes[s->story.a].stall_until[W_STATE] = 0;
+	restart_a_held(s);
+}
+
 static void reconnect(struct sim *s)
 {
 	guest_reconnect(s);
@@ -489,6 +504,14 @@ static const struct {
 	  {when_written, wait_for_the_answer},
 	  {when_soon, join_all},
 	  {when_all_are_in, NULL}}},
+	/* A goes on into an epoch before its promise is kept: B is active in that ballot, and A takes it once more, for
+	   a write that B has not got. */
+	{"early_reballot",
+	 {{when_calm, cut_c_and_a_is_slow},
+	  {when_b_is_active_in_the_next_epoch, write_alone},
+	  {when_a_has_it, restart_a_that_is_no_more_slow},
+	  {when_b_is_out, join_all},
+	  {when_all_are_in, NULL}}},
 };
 
 /* ---- one after the other ---- */
@@ -496,7 +519,7 @@ static const struct {
 static void next_story(struct sim *s, struct event *e)
 {
 	struct story *t = &s->story;
-	size_t kind = sim_random(s, ARRAY_LEN(stories));
+	size_t kind = sim_random(s, ARRAY_LEN(stories) - (s->seed < TOLD_FROM));
 
 	(void)e;
 	if (s->healing)
