@@ -180,6 +180,8 @@ static void piece_done(struct image_job *j)
 	} else if (f->lost) {
 		give_up(im, "the link is gone");
 	} else if (f->state == FETCH_OPENING || image_writer_bytes(f->writer) < f->total) {
+		if (f->state == FETCH_WRITING)
+			im->progress = clock_boottime();
 		ask(im);
 	} else {
 		move(f, FETCH_ENDING);

@@ -37,8 +37,8 @@ int image_writer_keep(struct image_writer *w, struct err *e) KEDGE_MUST_CHECK;
 struct image_writer *image_writer_free(struct image_writer *w);
 
 /* [worker] What is in the file at @path, by its first bytes, and, for qcow2, by `qemu-img check`. -EINVAL: nothing that
- * a volume can be filled from, with the reason. */
-int image_inspect(const char *path, struct image_info *ret, struct err *e) KEDGE_MUST_CHECK;
+ * a volume can be filled from, with the reason. -ECANCELED, at once, when @cancel becomes true; it may be NULL. */
+int image_inspect(const char *path, const _Atomic bool *cancel, struct image_info *ret, struct err *e) KEDGE_MUST_CHECK;
 
 /* [worker] Read all of it again. -EBADMSG: it is not what its name says; -ECANCELED; or another negative errno. */
 int image_verify(const char *folder, const char *digest, const _Atomic bool *cancel) KEDGE_MUST_CHECK;

@@ -63,10 +63,10 @@ static bool ends_early(const char *text, uint64_t bytes, uint64_t cluster)
 	return !at || strtoull(at + strlen(key), NULL, 10) >= bytes + cluster;
 }
 
-static int check_qcow2(const char *path, uint64_t bytes, uint64_t cluster, struct err *e)
+static int check_qcow2(const char *path, uint64_t bytes, uint64_t cluster, const _Atomic bool *cancel, struct err *e)
 {
 	const char *const argv[] = {"qemu-img", "check", "--output=json", "-f", "qcow2", path, NULL};
-	const struct child child = {.argv = argv, .patience = CHECK_PATIENCE};
+	const struct child child = {.argv = argv, .patience = CHECK_PATIENCE, .cancel = cancel};
 	struct buf text = {0};
 	char reason[120];
 	int rc = child_run(&child, &text);
@@ -74,6 +74,8 @@ static int check_qcow2(const char *path, uint64_t bytes, uint64_t cluster, struc
 	find_reason((char *)text.data, reason);
 	if (rc == 127)
 		rc = err_set(e, -ENOENT, "qemu-img cannot be run: install the package qemu-utils on this node");
+	else if (rc == -ECANCELED)
+		rc = err_set(e, rc, "the agent is stopping");
 	else if (rc != 0 && rc != CHECK_LEAKS)
 		rc = err_set(e, -EINVAL, "the qcow2 image is damaged or not whole%s", reason);
 	else if (ends_early((char *)text.data, bytes, cluster))
@@ -85,8 +87,8 @@ static int check_qcow2(const char *path, uint64_t bytes, uint64_t cluster, struc
 }
 
 /* Its header: docs/interop/qcow2.txt of QEMU. */
-static int inspect_qcow2(const char *path, const uint8_t *head, size_t n, uint64_t bytes, struct image_info *ret,
-			 struct err *e)
+static int inspect_qcow2(const char *path, const uint8_t *head, size_t n, uint64_t bytes, const _Atomic bool *cancel,
+			 struct image_info *ret, struct err *e)
 {
 	uint64_t version = big_endian(head + 4, 4), cluster_bits = big_endian(head + 20, 4);
 	const char *wrong = NULL;
@@ -106,14 +108,14 @@ static int inspect_qcow2(const char *path, const uint8_t *head, size_t n, uint64
 		return err_set(e, -EINVAL, "%s", wrong);
 	memcpy(ret->format, "qcow2", sizeof "qcow2");
 	ret->size = big_endian(head + 24, 8);
-	return check_qcow2(path, bytes, 1ULL << cluster_bits, e);
+	return check_qcow2(path, bytes, 1ULL << cluster_bits, cancel, e);
 }
 
-static int inspect_head(const char *path, const uint8_t *head, size_t n, uint64_t bytes, struct image_info *ret,
-			struct err *e)
+static int inspect_head(const char *path, const uint8_t *head, size_t n, uint64_t bytes, const _Atomic bool *cancel,
+			struct image_info *ret, struct err *e)
 {
 	if (n >= 4 && memcmp(head, "QFI\xfb", 4) == 0)
-		return inspect_qcow2(path, head, n, bytes, ret, e);
+		return inspect_qcow2(path, head, n, bytes, cancel, ret, e);
 	for (size_t i = 0; i < ARRAY_LEN(magics); i++)
 		if (n >= magics[i].at + magics[i].n && memcmp(head + magics[i].at, magics[i].bytes, magics[i].n) == 0)
 			return err_set(e, -EINVAL, "it is %s", magics[i].what);
@@ -122,7 +124,7 @@ static int inspect_head(const char *path, const uint8_t *head, size_t n, uint64_
 	return bytes ? 0 : err_set(e, -EINVAL, "it is empty");
 }
 
-int image_inspect(const char *path, struct image_info *ret, struct err *e)
+int image_inspect(const char *path, const _Atomic bool *cancel, struct image_info *ret, struct err *e)
 {
 	uint8_t head[HEAD_BYTES] = {0};
 	struct image_info info = {0};
@@ -133,7 +135,7 @@ int image_inspect(const char *path, struct image_info *ret, struct err *e)
 	if (n < 0 || fstat(fd, &st) < 0) {
 		rc = err_set(e, -errno, "read %s: %s", path, strerror(errno));
 	} else {
-		rc = inspect_head(path, head, (size_t)n, (uint64_t)st.st_size, &info, e);
+		rc = inspect_head(path, head, (size_t)n, (uint64_t)st.st_size, cancel, &info, e);
 	}
 	if (fd >= 0)
 		(void)close(fd);

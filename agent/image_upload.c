@@ -84,7 +84,7 @@ static void end_run(struct image_job *j)
 
 	u->rc = image_writer_finish(u->writer, u->digest, &u->e);
 	if (u->rc == 0 && u->name[0])
-		u->rc = image_inspect(image_writer_path(u->writer), &u->info, &u->e);
+		u->rc = image_inspect(image_writer_path(u->writer), &j->im->closing, &u->info, &u->e);
 	if (u->rc == 0)
 		u->rc = image_writer_keep(u->writer, &u->e);
 }
@@ -161,7 +161,7 @@ static void end_done(struct image_job *j)
 
 	if (u->rc < 0 || atomic_load(&im->closing)) {
 		u->busy = false;
-		answer(u, u->rc < 0 ? code_of(u->rc) : PROTO_E_UNREACHABLE, u->e.text, NULL);
+		answer(u, u->rc < 0 && u->rc != -ECANCELED ? code_of(u->rc) : PROTO_E_UNREACHABLE, u->e.text, NULL);
 		release(im, u);
 		return;
 	}

@@ -341,6 +341,16 @@ bool images_ready(struct images *im, const struct store_vm *vm)
 	return kernel && initrd;
 }
 
+usec_t images_progress(const struct images *im, const struct store_vm *vm)
+{
+	const char *digests[] = {vm->kernel_digest, vm->initrd_digest};
+
+	for (size_t i = 0; i < ARRAY_LEN(digests); i++)
+		if (digests[i][0] && !image_find((struct images *)im, digests[i]))
+			return im->progress;
+	return 0;
+}
+
 void images_path(struct images *im, const char *digest, char ret[PATH_BYTES_MAX])
 {
 	struct image *i = image_find(im, digest);
@@ -408,6 +418,7 @@ struct images *images_open(struct agent *agent)
 
 	im->agent = agent;
 	im->session = random_u64();
+	im->progress = clock_boottime();
 	(void)snprintf(im->folder, sizeof im->folder, "%.900s/images", agent->config.dir);
 	image_scan(im->folder, add_file, im);
 	return im;

@@ -29,6 +29,9 @@ void images_link_down(struct images *im, node_id_t node);
 
 /* Are the files of @vm here, and were they read and found right just now? If not, that is seen to. */
 bool images_ready(struct images *im, const struct store_vm *vm);
+/* When something last came towards the files of @vm; 0: they are here, whether they were read or not. USEC_INFINITY is
+ * never returned: before anything came it is the agent's start. */
+usec_t images_progress(const struct images *im, const struct store_vm *vm);
 /* Where the file is, for one start, once images_ready(): before the next one it is read again. */
 void images_path(struct images *im, const char *digest, char ret[PATH_BYTES_MAX]);
 

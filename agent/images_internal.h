@@ -49,6 +49,7 @@ struct images {
 	char filled_last[VOLUME_NAME_ID]; /* so that one that cannot be filled does not keep others from it */
 	size_t serving;                   /* pieces that are being read for others */
 	usec_t next_look;
+	usec_t progress;       /* a piece of any file came then, or the agent began */
 	uint64_t session, num; /* of this node's own requests */
 	_Atomic bool closing;
 };

@@ -108,6 +108,11 @@ static bool disks_serve_cb(void *ctx, const struct store_vm *vm)
 	return volumes_serve(agent->volumes, vm) && images_ready(agent->images, vm);
 }
 
+static usec_t files_progress_cb(void *ctx, const struct store_vm *vm)
+{
+	return images_progress(((struct agent *)ctx)->images, vm);
+}
+
 static void vm_forget_cb(void *ctx, const char *vm, uint64_t gen)
 {
 	struct agent *agent = ctx;
@@ -411,7 +416,8 @@ static int open_node(struct agent *agent, struct err *e)
 				     .vm_shutdown = vm_shutdown_cb,
 				     .vm_kill = vm_kill_cb,
 				     .vm_forget = vm_forget_cb,
-				     .disks_serve = disks_serve_cb};
+				     .disks_serve = disks_serve_cb,
+				     .files_progress = files_progress_cb};
 	const struct node_config config = {.self = agent->config.id,
 					   .timing = agent->config.timing,
 					   .store = agent->store,

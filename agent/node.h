@@ -39,6 +39,8 @@ struct node_env {
 	void (*vm_kill)(void *ctx, const char *vm, uint64_t gen);
 	/* May @vm's QEMU be created: does the engine here serve all of its disks, are its files here? */
 	bool (*disks_serve)(void *ctx, const struct store_vm *vm);
+	/* When a file that @vm's start needs last came nearer; 0: all are here. May be NULL: they always are. */
+	usec_t (*files_progress)(void *ctx, const struct store_vm *vm);
 	/* The process is gone and everybody knows. */
 	void (*vm_forget)(void *ctx, const char *vm, uint64_t gen);
 };

@@ -287,6 +287,7 @@ static void tell_stopped(struct node *n, struct instance *i, const struct judged
 	i->next_stopped = now_of(n) + STOPPED_EVERY;
 	memcpy(m.vm, i->vm, sizeof m.vm);
 	memcpy(m.reason, i->reason, sizeof m.reason);
+	m.elsewhere = i->elsewhere;
 	m.failed = j->row->spec.run && j->row->end_gen < i->gen && !i->asked_to_end;
 	node_send(n, j->raft->leader, &peer_stopped_type, &m);
 }
@@ -297,6 +298,24 @@ static bool may_start(const struct node *n, const struct judged *j)
 	bool knows = j->knows || PLANTED(startlocal), lease = j->lease || PLANTED(startnolease);
 
 	return lease && knows && n->raise_to == 0;
+}
+
+/* Its kernel or initrd does not come: the generation is given back (L16), so that the leader tries another node. */
+static void give_back_without_files(struct node *n, struct instance *i, const struct store_vm *row)
+{
+	usec_t progress = n->env.files_progress ? n->env.files_progress(n->env.ctx, row) : 0, now = now_of(n);
+
+	if (progress == 0) {
+		i->files_wanted_at = 0;
+		return;
+	}
+	if (i->files_wanted_at == 0)
+		i->files_wanted_at = now;
+	if (now < (progress > i->files_wanted_at ? progress : i->files_wanted_at) + FILES_WAIT)
+		return;
+	(void)snprintf(i->reason, sizeof i->reason, "its kernel or initrd cannot be had on its node");
+	i->elsewhere = true;
+	move(n, i, INSTANCE_ENDED);
 }
 
 /* The save may have taken long, or the agent stood still: all is judged anew before the start. */
@@ -317,8 +336,10 @@ static void saving_step(struct node *n, struct instance *i, const struct judged 
 			move(n, i, INSTANCE_EXPORTED);
 		return;
 	}
-	if (!n->env.disks_serve(n->env.ctx, j->row))
-		return; /* settling, or its other replicas are not there yet */
+	if (!n->env.disks_serve(n->env.ctx, j->row)) { /* settling, or its other replicas are not there yet */
+		give_back_without_files(n, i, j->row);
+		return;
+	}
 	move(n, i, INSTANCE_STARTING);
 	n->env.vm_start(n->env.ctx, j->row);
 }

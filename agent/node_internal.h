@@ -11,7 +11,9 @@
 #define SHUTDOWN_WAIT  (30 * USEC_PER_SEC) /* a guest that ignores its power button is ended then */
 #define PRESS_EVERY    (3 * USEC_PER_SEC)
 #define PLAN_EVERY     (10 * USEC_PER_MS)
-#define LEASE_FRESH    (USEC_PER_SEC) /* a node granted within this can take VMs */
+/* A file of which nothing came for so long: another node may have it. */
+#define FILES_WAIT  (30 * USEC_PER_SEC)
+#define LEASE_FRESH (USEC_PER_SEC) /* a node granted within this can take VMs */
 
 /* One instance of a VM on this node: a generation, and where it stands. */
 enum instance_state {
@@ -28,7 +30,9 @@ struct instance {
 	uint64_t gen;
 	enum instance_state state;
 	uint64_t save_seq;
-	bool no_start; /* only `started` is saved: a generation that shall not run is given back */
+	usec_t files_wanted_at; /* INSTANCE_SAVING: since when only files are missing; 0: they are not */
+	bool elsewhere;         /* it cannot be started here */
+	bool no_start;          /* only `started` is saved: a generation that shall not run is given back */
 	size_t slot;
 	int32_t pid;
 	bool resumed;  /* `cont` was given */
@@ -52,7 +56,7 @@ struct leader_vm {
 	char name[NAME_BYTES_MAX];
 	uint64_t busy; /* number of the command in flight, 0: none */
 	uint64_t stopped_gen;
-	bool failed;
+	bool failed, elsewhere;
 	usec_t not_before;
 	uint64_t not_before_gen;
 };

@@ -112,6 +112,7 @@ static void receive_stopped(struct node *n, node_id_t from, const struct peer_st
 	n->next_plan = 0;
 	v->stopped_gen = PLANTED(nocas) ? row->gen : m->gen;
 	v->failed = m->failed;
+	v->elsewhere = m->elsewhere;
 	if (v->not_before_gen != row->gen) {
 		v->not_before_gen = row->gen;
 		v->not_before =
@@ -319,6 +320,7 @@ static struct scheduler_vm view_vm(struct node *n, const struct consensus_view *
 		.ending = row->end_gen >= row->gen,
 		.out = out_of(n, raft, row, v),
 		.failed = v->failed,
+		.elsewhere = v->elsewhere,
 		.not_before = v->not_before_gen == row->gen ? v->not_before : 0,
 		.is_export = row->is_export,
 		.node = row->node,

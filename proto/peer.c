@@ -32,7 +32,8 @@ TYPE(peer_lease_age, PEER_LEASE_AGE);
 #undef T
 
 #define T struct peer_stopped
-static const struct message_field peer_stopped_fields[] = {F(STR, vm), F(U64, gen), F(BOOL, failed), F(STR, reason)};
+static const struct message_field peer_stopped_fields[] = {F(STR, vm), F(U64, gen), F(BOOL, failed), F(STR, reason),
+							   F(BOOL, elsewhere)};
 TYPE(peer_stopped, PEER_STOPPED);
 #undef T
 

@@ -60,6 +60,7 @@ struct peer_stopped {
 	uint64_t gen;
 	bool failed; /* it ended by itself, or never came up: restart it with back-off */
 	char reason[REASON_BYTES_MAX];
+	bool elsewhere; /* it cannot be started here: rather on another node */
 };
 
 /* Owner to leader: the guard watches @vm, make it movable at @mver (L20). */

@@ -69,10 +69,15 @@ static bool may_stay(const struct scheduler_vm *vm, node_id_t node)
 	return vm->n_disks && d->primary == node && (d->nodes[0] == 0 || scheduler_is_named(d, node));
 }
 
+enum wish {
+	WISH_SOUND = 1,     /* only where the engine can be relied on */
+	WISH_ELSEWHERE = 2, /* not where it could not be started */
+};
+
 /* The node with the most free memory after taking @vm; the lower number on a tie; one that its first disk is wanted on
- * before others. A lapsed owner is left out. @sound: only where the engine can be relied on. */
+ * before others. A lapsed owner is left out. */
 static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_vm *vm,
-			 const struct scheduler_move *moves, size_t n, bool sound)
+			 const struct scheduler_move *moves, size_t n, unsigned wishes)
 {
 	node_id_t found = 0;
 	uint64_t most_free = 0;
@@ -84,9 +89,9 @@ static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_
 		struct use u = use_of(v, i, moves, n);
 		uint64_t free_bytes;
 
-		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node) || (sound && node->unsound))
+		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node) || (wishes & WISH_SOUND && node->unsound))
 			continue;
-		if (node->node == vm->owner && vm->out == SCHEDULER_LAPSED)
+		if (node->node == vm->owner && (vm->out == SCHEDULER_LAPSED || wishes & WISH_ELSEWHERE))
 			continue;
 		if (may_stay(vm, node->node))
 			return node->node;
@@ -100,13 +105,17 @@ static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_
 	return found;
 }
 
-/* An engine that dies now and then is better than none. */
+/* A wish that cannot be met is given up: an engine that dies now and then is better than none (P6). */
 static node_id_t best(const struct scheduler_view *v, const struct scheduler_vm *vm, const struct scheduler_move *moves,
 		      size_t n)
 {
-	node_id_t found = vm->n_disks ? best_of(v, vm, moves, n, true) : 0;
+	unsigned all = (vm->n_disks ? WISH_SOUND : 0) | (vm->elsewhere ? WISH_ELSEWHERE : 0);
+	const unsigned masks[] = {WISH_SOUND | WISH_ELSEWHERE, WISH_ELSEWHERE, WISH_SOUND, 0};
+	node_id_t found = 0;
 
-	return found ? found : best_of(v, vm, moves, n, false);
+	for (size_t i = 0; i < ARRAY_LEN(masks) && found == 0; i++)
+		found = best_of(v, vm, moves, n, all & masks[i]);
+	return found;
 }
 
 /* Is there something to decide about @vm at all? */
@@ -129,6 +138,8 @@ static const char *why(const struct scheduler_vm *vm)
 		return "shall run";
 	if (vm->out == SCHEDULER_LAPSED)
 		return "the lease of its node has ended";
+	if (vm->elsewhere)
+		return "its kernel or initrd could not be had on its node";
 	return vm->failed ? "its process ended" : "restart";
 }
 
@@ -204,7 +215,7 @@ size_t scheduler_leave(const struct scheduler_view *v, struct scheduler_move *re
 	size_t n = 0;
 
 	for (size_t i = 0; i < v->n_vms && n < max; i++) {
-		node_id_t to = may_leave(v, &v->vms[i]) ? best_of(v, &v->vms[i], ret, n, true) : 0;
+		node_id_t to = may_leave(v, &v->vms[i]) ? best_of(v, &v->vms[i], ret, n, WISH_SOUND) : 0;
 
 		if (to == 0 || !all_in_sync_on(&v->vms[i], to))
 			continue;

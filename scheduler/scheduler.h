@@ -71,6 +71,7 @@ struct scheduler_vm {
 	bool ending;       /* its instance shall end */
 	enum scheduler_out out;
 	bool failed;       /* SCHEDULER_STOPPED: it ended by itself */
+	bool elsewhere;    /* and could not be started on its node: rather on another one */
 	usec_t not_before; /* back-off */
 	/* It may be placed only where all of these can be led. */
 	size_t n_disks;

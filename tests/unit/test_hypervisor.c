@@ -3,6 +3,7 @@
 #include "hypervisor/domain_xml.h"
 #include "hypervisor/hypervisor.h"
 #include "hypervisor/probe.h"
+#include "tests/unit/guest_help.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +34,7 @@ extern const struct hypervisor_ops kedge_hypervisor;
 static const struct hypervisor_ops *const ops = &kedge_hypervisor;
 static char dir[32];     /* short: QEMU's monitor is a unix socket below it */
 static int wake = -1;    /* an eventfd */
-static int32_t qemu_pid; /* killed at the end, whatever happens */
+static int32_t qemu_pid; /* of the last guest */
 static usec_t mark;
 static char program[] = "/proc/self/exe", first[] = "first-life";
 
@@ -143,8 +144,7 @@ static int setup(void **state KEDGE_UNUSED)
 
 static int teardown(void **state KEDGE_UNUSED)
 {
-	if (qemu_pid > 0)
-		(void)kill(qemu_pid, SIGKILL);
+	(void)guests_end_below(dir);
 	(void)close(wake);
 	return nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }

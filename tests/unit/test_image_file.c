@@ -193,17 +193,17 @@ static void formats_are_told_apart(void **state)
 
 	(void)state;
 	make_qcow2(path);
-	assert_int_equal(image_inspect(path, &info, NULL), 0);
+	assert_int_equal(image_inspect(path, NULL, &info, NULL), 0);
 	assert_string_equal(info.format, "qcow2");
 	assert_int_equal(info.size, 512 << 10);
 	(void)snprintf(path, sizeof path, "%s/raw", folder);
-	assert_int_equal(image_inspect(path, &info, NULL), 0);
+	assert_int_equal(image_inspect(path, NULL, &info, NULL), 0);
 	assert_string_equal(info.format, "raw");
 	assert_int_equal(info.size, 512 << 10);
 	put("empty", 0, "", 0, path);
-	assert_int_equal(image_inspect(path, &info, &e), -EINVAL);
+	assert_int_equal(image_inspect(path, NULL, &info, &e), -EINVAL);
 	put("gz", 0, "\x1f\x8b\x08\0\0\0", 6, path);
-	assert_int_equal(image_inspect(path, &info, &e), -EINVAL);
+	assert_int_equal(image_inspect(path, NULL, &info, &e), -EINVAL);
 	assert_non_null(strstr(e.text, "unpack"));
 }
 
@@ -218,10 +218,10 @@ static void truncated_is_refused(void **state)
 	make_qcow2(path);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(truncate(path, st.st_size - 65536), 0); /* one cluster: qemu-img lets that pass */
-	assert_int_equal(image_inspect(path, &info, &e), -EINVAL);
+	assert_int_equal(image_inspect(path, NULL, &info, &e), -EINVAL);
 	for (off_t n = st.st_size - 65536; n >= 0; n -= 65536 * 3) {
 		assert_int_equal(truncate(path, n > 0 ? n : 50), 0);
-		assert_int_equal(image_inspect(path, &info, &e), -EINVAL);
+		assert_int_equal(image_inspect(path, NULL, &info, &e), -EINVAL);
 	}
 	assert_non_null(strstr(e.text, "not whole"));
 }
@@ -238,8 +238,31 @@ static void backing_files_are_refused(void **state)
 	assert_int_equal(qemu_img((const char *const[]){"qemu-img", "create", "-f", "qcow2", "-F", "qcow2", "-b", path,
 							over, NULL}),
 			 0);
-	assert_int_equal(image_inspect(over, &info, &e), -EINVAL);
+	assert_int_equal(image_inspect(over, NULL, &info, &e), -EINVAL);
 	assert_non_null(strstr(e.text, "backing file"));
+}
+
+/* A stop of the agent does not wait for a check, however long that takes. */
+static void a_check_ends_with_the_agent(void **state KEDGE_UNUSED)
+{
+	static const char slow[] = "#!/bin/sh\nexec sleep 30\n";
+	uint8_t head[104] = "QFI\xfb";
+	char path[IMAGE_PATH_MAX], tool[IMAGE_PATH_MAX], paths[IMAGE_PATH_MAX];
+	const _Atomic bool stopping = true;
+	struct image_info info;
+	char *before = strdup(getenv("PATH"));
+
+	head[7] = 3;   /* version */
+	head[23] = 16; /* cluster bits */
+	head[29] = 1;  /* size: 64 KiB */
+	put("long", 0, (const char *)head, sizeof head, path);
+	put("qemu-img", 0, slow, sizeof slow - 1, tool);
+	assert_int_equal(chmod(tool, 0700), 0);
+	(void)snprintf(paths, sizeof paths, "%s:%s", folder, before);
+	assert_int_equal(setenv("PATH", paths, 1), 0);
+	assert_int_equal(image_inspect(path, &stopping, &info, NULL), -ECANCELED);
+	assert_int_equal(setenv("PATH", before, 1), 0);
+	free(before);
 }
 
 int main(void)
@@ -248,6 +271,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(kept_when_it_is_right, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nothing_is_left_otherwise, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(holes_count, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_check_ends_with_the_agent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(damage_is_seen, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_start_removes_what_was_cut_off, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(formats_are_told_apart, set_up, tear_down),

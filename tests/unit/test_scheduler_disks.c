@@ -313,6 +313,21 @@ static void who_need_not_leave(void **state KEDGE_UNUSED)
 	assert_int_equal(scheduler_leave(&view, moves, 4), 1); /* the control */
 }
 
+/* A kernel that cannot be had on its node: rather another one, and the same again if there is none. */
+static void rather_elsewhere(void **state KEDGE_UNUSED)
+{
+	vm.owner = 1;
+	vm.out = SCHEDULER_STOPPED;
+	vm.failed = true;
+	assert_int_equal(placed(), 1);
+	vm.elsewhere = true;
+	assert_int_equal(placed(), 2);
+	leave(1);
+	assert_int_equal(placed(), 1);
+	vm.n_disks = 0;
+	assert_in_range(placed(), 2, 4);
+}
+
 #define T(name) cmocka_unit_test_setup(name, set_up)
 
 /* ---- where an administrator wants them ---- */
@@ -371,6 +386,7 @@ int main(void)
 		T(a_vm_that_nobody_can_take_stays),
 		T(an_unsound_engine_is_better_than_none),
 		T(who_need_not_leave),
+		T(rather_elsewhere),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
