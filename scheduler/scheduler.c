@@ -74,6 +74,13 @@ enum wish {
 	WISH_ELSEWHERE = 2, /* not where it could not be started */
 };
 
+static bool is_wished(const struct scheduler_node *node, const struct scheduler_vm *vm, unsigned wishes)
+{
+	if (wishes & WISH_SOUND && node->unsound)
+		return false;
+	return node->node != vm->owner || !(vm->out == SCHEDULER_LAPSED || wishes & WISH_ELSEWHERE);
+}
+
 /* The node with the most free memory after taking @vm; the lower number on a tie; one that its first disk is wanted on
  * before others. A lapsed owner is left out. */
 static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_vm *vm,
@@ -89,9 +96,7 @@ static node_id_t best_of(const struct scheduler_view *v, const struct scheduler_
 		struct use u = use_of(v, i, moves, n);
 		uint64_t free_bytes;
 
-		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node) || (wishes & WISH_SOUND && node->unsound))
-			continue;
-		if (node->node == vm->owner && (vm->out == SCHEDULER_LAPSED || wishes & WISH_ELSEWHERE))
+		if (!can_hold(node, u, vm) || !can_lead_disks(vm, node->node) || !is_wished(node, vm, wishes))
 			continue;
 		if (may_stay(vm, node->node))
 			return node->node;
