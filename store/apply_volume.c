@@ -68,6 +68,7 @@ static void try_to_grow(struct store *s, struct store_volume *v)
 			return;
 	v->size = v->grow_to;
 	v->grow_to = 0;
+	v->epoch++; /* whoever leads by an older row knows that it is one */
 	store_event_add(s, "volume", v->name, "it has %llu MiB now", (unsigned long long)(v->size >> 20));
 }
 

@@ -288,14 +288,11 @@ static void learn_epoch(struct volume_core *c)
 
 void volume_core_row(struct volume_core *c, const struct volume_row *row)
 {
-	uint64_t before_size = volume_core_size(c);
 	uint32_t before = c->row.epoch;
 
 	CHECK(row->n_members <= VOLUME_MEMBERS_MAX);
 	if (c->has_row && row->version <= c->row.version)
 		return;
-	if (row->size > before_size && before_size % VOLUME_BLOCK_BYTES && !PLANTED(grow_over_copy))
-		copy_cancel_all(c); /* the last block was a short one: a copy of it does not hold what is new of it */
 	c->row = *row;
 	c->has_row = true;
 	if (row->epoch > c->seen)

@@ -28,7 +28,7 @@ struct volume_member {
 
 struct volume_row {
 	uint64_t version; /* grows with each change, also where the epoch stays */
-	uint64_t size;    /* bytes; only ever grows, and not before all members in sync have room for it */
+	uint64_t size;    /* bytes; only ever grows, with the epoch, when all members in sync have room for it */
 	uint64_t grow_to; /* to be made room for; 0: nothing is */
 	uint32_t epoch;
 	node_id_t primary;

@@ -212,8 +212,10 @@ static void try_to_grow(struct volume_row *r)
 	for (size_t i = 0; i < r->n_members; i++)
 		if (r->members[i].in_sync && r->members[i].size < r->grow_to)
 			return;
-	if (r->grow_to > r->size)
+	if (r->grow_to > r->size) {
 		r->size = r->grow_to;
+		r->epoch++;
+	}
 	r->grow_to = 0;
 }
 

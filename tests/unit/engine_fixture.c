@@ -146,8 +146,10 @@ static void try_to_grow(struct lab *lab)
 	for (size_t i = 0; i < lab->n_members; i++)
 		if (lab->members[i].in_sync && lab->members[i].size < lab->row.grow_to)
 			return;
-	if (lab->row.grow_to)
+	if (lab->row.grow_to) {
 		lab->row.size = lab->row.grow_to;
+		lab->row.epoch++;
+	}
 	lab->row.grow_to = 0;
 }
 

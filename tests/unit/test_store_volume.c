@@ -400,7 +400,7 @@ static void it_grows_when_all_in_sync_have_room(void **state)
 	assert_int_equal(grow(f, old), PROTO_E_CONFLICT); /* it has that */
 	assert_int_equal(grow(f, old / 2), PROTO_E_CONFLICT);
 	assert_int_equal(grow(f, more), 0);
-	assert_int_equal(row(f).epoch, 2); /* no epoch of its own */
+	assert_int_equal(row(f).epoch, 2);
 	assert_true(row(f).size == old && row(f).grow_to == more);
 	assert_int_equal(report_room(f, 1, RA, 11, more), 0);
 	assert_int_equal(report_room(f, 2, RB, 21, old), 0); /* opened, and not grown yet */
@@ -408,6 +408,7 @@ static void it_grows_when_all_in_sync_have_room(void **state)
 	assert_int_equal(grow(f, 2 << 20), PROTO_E_CONFLICT); /* less than it is to get */
 	assert_int_equal(report_room(f, 2, RB, 21, more), 0);
 	assert_true(row(f).size == more && row(f).grow_to == 0);
+	assert_int_equal(row(f).epoch, 3); /* the size goes with the epoch */
 	assert_int_equal(report_room(f, 2, RB, 21, more), 0);
 }
 
