@@ -278,6 +278,7 @@ static void open_run(struct job *j)
 	struct open_job *o = CONTAINER_OF(j, struct open_job, job);
 	struct vol *v = o->v;
 
+	loss_look(v->g);
 	o->rc = open_or_make(o);
 	if (o->rc == 0 && volume_replica_super(o->replica)->size != v->size)
 		o->rc = err_set(&o->e, -EINVAL, "the replica here has another size than the store says");

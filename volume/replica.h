@@ -117,6 +117,8 @@ int volume_replica_sync(struct volume_replica *r, struct err *e) KEDGE_MUST_CHEC
 /* [any] The engine's own I/O on `data` failed: from now on every call says -EIO (V13). */
 void volume_replica_poison(struct volume_replica *r);
 
+#define VOLUME_FAILED_MARK "failed" /* a file in its folder: something failed, and no incarnation has begun since */
+
 /* [worker] After a failed write or fsync: leave a mark in the folder, so that whoever opens it next begins a new
  * incarnation even if this process dies first; the kernel tells of such an error only once. The mark outlives the
  * process, and needs no more: over a power cut the boot id tells. */

@@ -171,5 +171,75 @@ class Btrfs(Xfs):
     test_last_one_is_full = None
 
 
+class Failing(Mounted):
+    """On ext4 over a disk whose writes fail while there is a file "bad"."""
+
+    mkfs = ("mkfs.ext4", "-q")
+
+    def build(self, i):
+        super().build(i)
+        at = self.parts(i)
+        os.rename(at + "/image", at + "/file")
+        os.makedirs(at + "/fuse")
+        os.symlink(at + "/fuse/disk", at + "/image")
+        open(at + "/fuse/disk", "wb").close()
+        with open("%s/m%d.log" % (self.root, i), "ab") as log:
+            for argv in (["nbdkit", "-f", "-U", at + "/nbd.sock", "--filter=error", "file", at + "/file", "error-pwrite=EIO",
+                          "error-pwrite-rate=100%", "error-pwrite-file=" + at + "/bad"],
+                         ["nbdfuse", at + "/fuse/disk", "nbd+unix:///?socket=" + at + "/nbd.sock"]):
+                self.below.append(subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True))
+                wait_for(lambda: os.path.exists(at + "/nbd.sock"), 20, "nbdkit listens")
+        wait_for(lambda: os.path.getsize(at + "/fuse/disk") > 0, 20, "nbdfuse has its file")
+
+    def __init__(self, *args, **kwargs):
+        self.below = []
+        super().__init__(*args, **kwargs)
+
+    def close(self):
+        for p in [*self.procs.values(), *self.holders.values()]:
+            p.kill()
+            p.wait()
+        for i in self.holders:
+            disk = self.parts(i) + "/fuse/disk"
+            wait_for(lambda d=disk: self.run("umount", d, check=False).returncode == 0, 30, "the disk is free")
+        for p in reversed(self.below):
+            p.kill()
+            p.wait()
+        super().close()
+
+
+class KilledInASync(LoadedCase):
+    nodes = 1
+    engines = Failing
+
+    def test_an_error_that_the_dead_was_told(self):
+        """A sync fails as its engine dies: the kernel has told it, and tells nobody that opens the file afterwards. What
+        it had acknowledged is in the cache, which calls it clean, and nowhere else."""
+        with self.e.client(1, "disk") as c:
+            c.write(0, b"a" * 65536)
+            c.flush()
+            c.write(0, b"b" * 65536)
+        first = self.incarnation(1)
+        bad = self.e.parts(1) + "/bad"
+        open(bad, "wb").close()
+        self.e.kill(1)
+        with open(self.e.data(1, "disk"), "rb") as f:
+            self.assertRaises(OSError, os.fdatasync, f)  # in the place of the engine that dies
+        os.unlink(bad)
+        with open(self.e.data(1, "disk"), "rb") as f:
+            os.fdatasync(f)  # the control: nobody is told any more
+        self.e.start(1)
+        wait_for(lambda: self.incarnation(1) != first, 30, "another incarnation: " + self.e.log(1))
+        wait_for(lambda: self.e.propose("cold", "disk", "1", check=False).returncode == 0, 10, "the loss was reported")
+        with self.e.client(1, "disk") as c:
+            c.write(65536, b"c" * 4096)
+            c.flush()
+        second = self.incarnation(1)
+        self.e.kill(1)
+        self.e.start(1)
+        self.e.client(1, "disk").close()
+        self.assertEqual(self.incarnation(1), second, "and only once")
+
+
 if __name__ == "__main__":
     harness.main()
