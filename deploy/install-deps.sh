@@ -29,7 +29,7 @@ build_backports=(libraft-dev libvirt-dev)
 run_packages=(busybox-static cpio kmod procps qemu-utils xz-utils)
 run_backports=(libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86)
 test_packages=(clang clang-format pmccabe python3 python3-yaml openssl nftables iproute2 strace
-	fio libnbd-bin python3-libnbd nbdkit e2fsprogs mount)
+	fio libnbd-bin python3-libnbd nbdkit e2fsprogs xfsprogs btrfs-progs mount)
 
 want=() want_backports=()
 for set in "${sets[@]}"; do

@@ -156,6 +156,7 @@ sanitizer)
 	step volume-scrub 180 python3 tests/volume/test_scrub.py || true
 	step volume-durable 60 python3 tests/volume/test_durable.py || true
 	step volume-renewal 180 python3 tests/volume/test_renewal.py || true
+	step volume-filesystems 120 python3 tests/volume/test_filesystems.py || true
 	step harness 120 python3 tests/cluster/harness_selftest.py || true
 	cluster_tests
 	if [ "$mode" = long ]; then

@@ -44,6 +44,7 @@ struct vol *engine_find(struct engine *g, const char *name)
 
 static void lock_closed(struct engine *g)
 {
+	loss_end(g);
 	(void)close(g->lock);
 	g->store->end(g);
 	g->closed(g->closed_ctx);
@@ -150,6 +151,7 @@ static int prepare(struct engine *g, struct err *e)
 		return err_set(e, -EWOULDBLOCK, "%s: an engine runs in this folder", g->dir);
 	if (g->lock < 0)
 		return g->lock;
+	loss_begin(g);
 	(void)snprintf(path, sizeof path, "%s/volumes", g->dir);
 	return file_make_folder(path, 0700, e);
 }

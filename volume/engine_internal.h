@@ -119,6 +119,7 @@ struct engine {
 	struct ask *ask;
 	uv_timer_t timer;
 	struct vol *vols;
+	bool looks_for_losses; /* the engine before did not end well */
 	bool closing;
 	unsigned parts; /* to be closed */
 	void (*closed)(void *ctx);
@@ -190,6 +191,11 @@ void meta_state(struct vol *v, const struct volume_state *state, uint64_t seq);
 void meta_intents(struct vol *v, const uint8_t *bits);
 void meta_map(struct vol *v, uint32_t extent, const struct volume_ballot *stamps);
 void meta_grow(struct vol *v, usec_t now); /* if it is to: see struct volume_row */
+
+/* engine_loss.c: disk errors that an engine may have been told as it was killed */
+void loss_begin(struct engine *g);     /* with the folder's lock */
+void loss_look(struct engine *g);      /* [worker] before a replica is opened; the first one looks, others wait */
+void loss_end(const struct engine *g); /* all is closed */
 
 /* engine_erase.c: the files of a replica that was given up */
 void vol_erase(struct vol *v); /* store->erased() follows, and VOL_ERASED or an opening anew */

@@ -288,6 +288,7 @@ static void open_run(struct job *j)
 	struct open_job *o = CONTAINER_OF(j, struct open_job, job);
 	struct vol *v = o->v;
 
+	loss_look(v->g);
 	o->rc = open_or_make(o);
 	if (o->rc == 0 && volume_replica_super(o->replica)->size > o->size) /* else it gets more room */
 		o->rc = err_set(&o->e, -EINVAL, "the replica here is larger than the store says");

@@ -95,7 +95,7 @@ static void look_for_errors(struct volume_replica *r, bool force)
 	const int fds[] = {r->data, r->meta, r->epochs};
 
 	r->losses = force ? VOLUME_LOSS_FORCED : 0;
-	if (faccessat(r->folder, FAILED_MARK, F_OK, 0) == 0)
+	if (faccessat(r->folder, VOLUME_FAILED_MARK, F_OK, 0) == 0)
 		r->losses |= VOLUME_LOSS_ERROR;
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 		if (r->sys->late_error(fds[i]) < 0)
@@ -359,7 +359,7 @@ int volume_replica_open(const char *dir, const struct volume_replica_options *op
 	if (rc == 0)
 		rc = start_incarnation(r, &origin, e);
 	if (rc == 0 && r->losses)
-		(void)unlinkat(r->folder, FAILED_MARK, 0); /* that it failed is durable now */
+		(void)unlinkat(r->folder, VOLUME_FAILED_MARK, 0); /* that it failed is durable now */
 	if (rc == 0)
 		*ret = r;
 out:
@@ -370,7 +370,7 @@ out:
 
 void volume_replica_mark_failed(const struct volume_replica *r)
 {
-	int fd = openat(r->folder, FAILED_MARK, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	int fd = openat(r->folder, VOLUME_FAILED_MARK, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd >= 0)
 		(void)close(fd);

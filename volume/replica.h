@@ -123,6 +123,8 @@ void volume_replica_poison(struct volume_replica *r);
  * nothing is lost. -EIO: poisoned. */
 int volume_replica_grow(struct volume_replica *r, uint64_t size, struct err *e) KEDGE_MUST_CHECK;
 
+#define VOLUME_FAILED_MARK "failed" /* a file in its folder: something failed, and no incarnation has begun since */
+
 /* [worker] After a failed write or fsync: leave a mark in the folder, so that whoever opens it next begins a new
  * incarnation even if this process dies first; the kernel tells of such an error only once. The mark outlives the
  * process, and needs no more: over a power cut the boot id tells. */

@@ -9,7 +9,6 @@
 
 #define LABEL_BYTES 200
 
-#define FAILED_MARK "failed" /* a file: a write or fsync failed, and no incarnation has begun since */
 #define REMEDY_ANEW                                                                           \
 	"remove the folder and the replica is made anew from another one; if there is none, " \
 	"'data' still is the plain content"

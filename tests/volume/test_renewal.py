@@ -57,7 +57,14 @@ class Renewal(LoadedCase):
         longest = max(g.longest for g in guests)
         for g in guests:
             self.finish(g)
+            self.wipe(g)
         return longest, [self.e.row(g.volume)["epoch"] for g in guests] == epochs
+
+    def wipe(self, guest):
+        """The next guest knows of nothing that was there before."""
+        with self.e.client(int(self.e.row(guest.volume)["primary"]), guest.volume) as c:
+            c.zero(0, guest.limit)
+            c.flush()
 
     def test_renewed(self):
         began = time.monotonic()
