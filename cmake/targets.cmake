@@ -10,6 +10,9 @@ if(KEDGE_SANITIZE)
   target_compile_options(kedge_flags INTERFACE -fsanitize=${KEDGE_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(kedge_flags INTERFACE -fsanitize=${KEDGE_SANITIZE})
 endif()
+if(KEDGE_FUZZ) # what fuzzers call must say which way it went
+  target_compile_options(kedge_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # One library per folder: kedge_library(net SOURCES a.c b.c LINK kedge_base PkgConfig::UV)
 function(kedge_library name)

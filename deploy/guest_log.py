@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares what the demo guest told on its serial line with what is on its disk (deploy/guest/init writes both).
 
-usage: deploy/guest_log.py --dir DIR --kedge PROGRAM --vm NAME [--disk root]
+usage: deploy/guest_log.py --dir DIR --kedge PROGRAM --vm NAME [--disk root] [--in-a-file]
 
 DIR holds one directory for each node. Every line of the log that the guest was told is synced, by whichever node it ran
-on, must be in the replica of the node that leads the disk now; lines of two boots must not take turns there. Exit: 0 all
-is there, 1 something is missing, with what.
+on, must be in the replica of the node that leads the disk now; lines of two boots must not take turns there. With --in-a-file
+the log lies in a file system (deploy/guest/user-data): what the guest itself found there when it booted is compared. Exit:
+0 all is there, 1 something is missing, with what.
 """
 import argparse
 import glob
@@ -80,12 +81,34 @@ def check(lines, before):
     return looked
 
 
+def check_found(before):
+    """The same by what the guest found when it booted: a line that is lost is missing there, or is told again by a later
+    boot. Returns the number of lines that were looked at."""
+    found = {t.boot: t.n for t in before if t.what == "found"}
+    tellers = {}
+    for t in before:
+        if t.what == "failed":
+            raise LogError("the guest saw an error: %s" % t)
+        if t.what != "wrote":
+            continue
+        if tellers.setdefault(t.n, t.boot) != t.boot:
+            raise LogError("told %s, and line %d was told by boot=%s too" % (t, t.n, tellers[t.n]))
+        for boot, n in found.items():
+            if boot != t.boot and found.get(t.boot, 0) < n < t.n:
+                raise LogError("told %s, but boot=%s found only %d" % (t, boot, n))
+    return len(tellers)
+
+
 def volume(kedge, folder, name):
     done = subprocess.run([kedge, "volume", "show", name, "--json"], capture_output=True, text=True, timeout=20,
                           env={**os.environ, "KEDGE_DIR": folder}, check=False)
     if done.returncode != 0:
         sys.exit("guest_log: %s" % done.stderr.strip())
     return json.loads(done.stdout)["volume"]
+
+
+def data_of(folder, row):
+    return "%s/%s/volumes/%s/data" % (folder, row["primary"], row["id"])
 
 
 def some_node(folders):
@@ -99,15 +122,15 @@ def main():
     p.add_argument("--kedge", required=True)
     p.add_argument("--vm", required=True)
     p.add_argument("--disk", default="root")
+    p.add_argument("--in-a-file", action="store_true", help="compare what the guest itself found")
     p.add_argument("--node", help="whom to ask; default: the first one")
     args = p.parse_args()
     folders = sorted(os.path.dirname(f) for f in glob.glob(args.dir + "/*/kedge.conf"))
     ask = "%s/%s" % (args.dir, args.node) if args.node else some_node(folders)
     row = volume(args.kedge, ask, "%s.%s" % (args.vm, args.disk))
     before = [t for f in folders for t in told("%s/console/%s.log" % (f, args.vm))] # first: it goes on writing
-    lines = log_on("%s/%s/volumes/%s/data" % (args.dir, row["primary"], row["id"]))
     try:
-        looked = check(lines, before)
+        looked = check_found(before) if args.in_a_file else check(log_on(data_of(args.dir, row)), before)
     except LogError as e:
         sys.exit("guest_log: %s" % e)
     boots = len(set(t.boot for t in before))

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Three nodes on this machine, a virtual machine on one of them, and that node's sudden death.
 #
-# usage: deploy/quickstart.sh [--dir DIR]          set everything up, show a failover, leave the cluster running
-#        deploy/quickstart.sh --stop [--dir DIR]   end it and remove everything
+# usage: deploy/quickstart.sh [--dir DIR]            set everything up, show a failover, leave the cluster running
+#        deploy/quickstart.sh --debian [--dir DIR]   the same with a real Debian: an image, cloud-init, its root on a volume
+#        deploy/quickstart.sh --stop [--dir DIR]     end it and remove everything
 #
 # DIR is /var/tmp/kedge-quickstart unless said otherwise. The nodes listen on 127.0.0.1, .2 and .3, port 7443. A second
 # start takes up what is there. Guests are emulated (no KVM needed); KEDGE_ACCEL=kvm or auto changes that.
@@ -16,16 +17,18 @@ action=start
 port=7443
 nodes=(1 2 3)
 vm=demo
+patience=60 # seconds for the guest to count elsewhere
 
 while [ $# -gt 0 ]; do
 	case "$1" in
 	--stop) action=stop ;;
+	--debian) vm=debian patience=600 ;; # it boots for half a minute, or for some when the machine is busy
 	--dir)
 		dir=${2:?--dir needs a directory}
 		shift
 		;;
 	-h | --help)
-		sed -n '3,9s/^# \{0,1\}//p' "$0"
+		sed -n '3,10s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
 	*)
@@ -37,6 +40,7 @@ while [ $# -gt 0 ]; do
 done
 dir=$(realpath -m "$dir")
 marker=$dir/.kedge-quickstart
+image=$source_dir/build/debian.qcow2
 
 began=$SECONDS
 say() { printf '[%2d:%02d] %s\n' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) "$*"; }
@@ -123,8 +127,13 @@ build() {
 	else
 		quiet build cmake --build "$bin"
 	fi
-	say "making the guest: a kernel and a busybox from Debian's packages"
-	quiet guest "$source_dir/deploy/guest/build.sh" "$source_dir/build/guest"
+	if [ "$vm" = debian ]; then
+		say "making an image of Debian from packages (some two minutes the first time)"
+		"$source_dir/deploy/debian-image.sh" --out "$image"
+	else
+		say "making the guest: a kernel and a busybox from Debian's packages"
+		quiet guest "$source_dir/deploy/guest/build.sh" "$source_dir/build/guest"
+	fi
 }
 
 runs() { [ -n "$(pids_below "$dir/n$1" kedged)" ]; }
@@ -211,8 +220,8 @@ in_sync() {
 writes() { grep -qs '^kedge-guest .*wrote=' "$dir"/n*/console/"$vm".log; }
 has_engines() { [ "$(node_kedge 1 node ls --json | json "sum(n['engine'] for n in d['nodes'])" 2>/dev/null)" = ${#nodes[@]} ]; }
 
-apply_vm() {
-	cat >"$dir/$vm.yaml" <<-YAML
+demo_yaml() {
+	cat <<-YAML
 		kind: vm
 		name: $vm
 		vcpus: 1
@@ -221,17 +230,53 @@ apply_vm() {
 		boot: {kernel: $source_dir/build/guest/vmlinuz, initrd: $source_dir/build/guest/initrd.img, cmdline: console=ttyS0 quiet}
 		disks: [{name: root, size: 256MiB, replicas: 2}]
 	YAML
+}
+
+debian_yaml() {
+	cat <<-YAML
+		kind: vm
+		name: $vm
+		vcpus: 1
+		memory: 512MiB
+		run: true
+		disks: [{name: root, size: 2GiB, replicas: 2, image: debian}]
+		cloud-init: {user-data: $source_dir/deploy/guest/user-data}
+	YAML
+}
+
+apply_vm() {
+	"${vm}_yaml" >"$dir/$vm.yaml"
 	say "kedge apply -f $dir/$vm.yaml"
 	node_kedge 1 apply -f "$dir/$vm.yaml"
 	say "waiting until the guest counts on its serial line, and writes a log to its disk"
-	wait_until 90 "the guest counts" counts
+	wait_until $((patience + 30)) "the guest counts" counts
 	wait_until 60 "both replicas of its disk are in sync" in_sync
 	wait_until 30 "it writes" writes
 	node_kedge 1 vm ls
 	node_kedge 1 volume ls
 }
 
-prove() { "$source_dir/deploy/guest_log.py" --dir "$dir" --kedge "$bin/kedge" --vm "$vm"; }
+has_image() { [ "$(node_kedge 1 image ls --json | json "sum(i['name'] == 'debian' for i in d['images'])" 2>/dev/null)" = 1 ]; }
+
+add_image() {
+	if ! has_image; then
+		say "kedge image add debian $image"
+		node_kedge 1 image add debian "$image"
+	fi
+	node_kedge 1 image ls
+}
+
+# What cloud-init and the guest's own program said, wherever it ran.
+show_console() {
+	say "from its serial line:"
+	grep -ahE '^(cloud-init of |kedge-guest .*found=|Debian )' "$dir"/n*/console/"$vm".log | tr -d '\r' | sed 's/^/    /'
+}
+
+prove() {
+	local how=()
+	[ "$vm" != debian ] || how=(--in-a-file)
+	"$source_dir/deploy/guest_log.py" --dir "$dir" --kedge "$bin/kedge" --vm "$vm" "${how[@]}"
+}
 
 hints() {
 	cat <<-TEXT
@@ -262,9 +307,12 @@ fi
 trap 'echo; echo "quickstart: interrupted; $0 --stop removes what was made" >&2; exit 130' INT TERM
 build
 cluster
+[ "$vm" != debian ] || add_image
 apply_vm
+[ "$vm" != debian ] || show_console
 say "now the node of '$vm' loses power: every process of it is killed"
-python3 "$source_dir/deploy/show_failover.py" --dir "$dir" --kedge "$bin/kedge" --vm "$vm"
+python3 "$source_dir/deploy/show_failover.py" --dir "$dir" --kedge "$bin/kedge" --vm "$vm" --patience "$patience"
+[ "$vm" != debian ] || show_console
 for n in "${nodes[@]}"; do start_node "$n"; done
 wait_until 60 "the killed node is back" has_quorum 3
 say "the killed node is back; its replica gets what it missed"

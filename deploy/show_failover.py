@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills every process of the node that runs a VM, and shows what happens with times, until the guest counts elsewhere.
 
-usage: deploy/show_failover.py --dir DIR --kedge PROGRAM --vm NAME
+usage: deploy/show_failover.py --dir DIR --kedge PROGRAM --vm NAME [--patience SECONDS]
 
 DIR holds one directory for each node. What is shown comes from /proc, from the guest's serial line and from `kedge
 status` of a surviving node; the two times at the end from the first two only.
@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 
-GIVE_UP_S = 60
 COUNTER = re.compile(rb"^(kedge-guest boot=[0-9a-f]+ count=\d+ uptime=[0-9.]+)\r?\n", re.MULTILINE)
 PROGRAMS = ("kedged", "kedge-guard", "kedge-vol", "qemu-system")
 
@@ -147,7 +146,7 @@ class Show:
     def follow(self, others, offsets):
         letters, runs_at = {}, None
         words = {"T": "is held (not yet allowed to run)", "t": "is held (not yet allowed to run)"}
-        while time.monotonic() - self.zero < GIVE_UP_S:
+        while time.monotonic() - self.zero < self.args.patience:
             for node, pid, letter in self.qemus(others):
                 word = words.get(letter, "runs")
                 if letter not in "ZX" and letters.get(pid) != word:
@@ -160,7 +159,7 @@ class Show:
                     self.finish(node, line, runs_at)
                     return
             time.sleep(0.02)
-        sys.exit("show_failover: '%s' did not run elsewhere within %d s" % (self.args.vm, GIVE_UP_S))
+        sys.exit("show_failover: '%s' did not run elsewhere within %d s" % (self.args.vm, self.args.patience))
 
     def finish(self, node, line, runs_at):
         counted = time.monotonic()
@@ -175,6 +174,7 @@ def main():
     parser.add_argument("--dir", required=True)
     parser.add_argument("--kedge", required=True)
     parser.add_argument("--vm", required=True)
+    parser.add_argument("--patience", type=int, default=60, help="seconds until the guest must count elsewhere")
     Show(parser.parse_args()).run()
 
 

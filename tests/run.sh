@@ -8,26 +8,32 @@
 #        tests/run.sh --long     everything with 2000 + 5000 seeds, the quickstart, and the benchmarks 20 times
 #        tests/run.sh --asan     build with address and undefined sanitizers: unit and simulation
 #        tests/run.sh --tsan     build with the thread sanitizer: unit and simulation
+#        tests/run.sh --fuzz [SECONDS]   each fuzzer of tests/fuzz for so long (60), with sanitizers; needs clang
+#        tests/run.sh --coverage         lines that unit tests and simulators reach, by folder
 #        tests/run.sh --no-install   may come with each of them: do not look for missing packages
 #
 # Each step's full output is kept in build/test-logs/STEP.log.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-mode=default preset=dev install=1
+usage_error() {
+	echo "run.sh: unknown option '$1' (see --help)" >&2
+	exit 2
+}
+
+mode=default preset=dev install=1 fuzz_seconds=60
 for arg in "$@"; do
 	case "$arg" in
 	--quick | --long) mode=${arg#--} ;;
 	--asan | --tsan) mode=sanitizer preset=${arg#--} ;;
+	--fuzz | --coverage) mode=${arg#--} preset=${arg#--} ;;
+	[1-9]*) [ "$mode" = fuzz ] && [ -z "${arg//[0-9]/}" ] && fuzz_seconds=$arg || usage_error "$arg" ;;
 	--no-install) install='' ;;
 	-h | --help)
-		sed -n '4,13s/^# \{0,1\}//p' "$0"
+		sed -n '4,15s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
-	*)
-		echo "run.sh: unknown option '$arg' (see --help)" >&2
-		exit 2
-		;;
+	*) usage_error "$arg" ;;
 	esac
 done
 
@@ -113,10 +119,42 @@ cluster_tests() {
 	done
 }
 
+# What it knows stays in corpus/ for the next time; what breaks it is in found/, and `fuzz_NAME FILE` does so again.
+fuzz() { # NAME SECONDS
+	local folder=$build/corpus/$1
+	mkdir -p "$folder" "$build/found"
+	KEDGE_FUZZ_SEEDS=$folder "$build/fuzz_$1" -max_total_time="$2" -max_len=8192 -timeout=30 -rss_limit_mb=2048 \
+		-print_final_stats=1 -artifact_prefix="$build/found/$1-" "$folder"
+}
+fuzz_control() { # it has a mistake: if that is not found, nothing else is
+	rm -rf "$build/corpus/control"
+	if fuzz control 120; then
+		echo "error: the planted mistake was not found"
+		return 1
+	fi
+	ls "$build"/found/control-* && rm -f "$build"/found/control-*
+}
+fuzz_all() {
+	local program name
+	export -f fuzz fuzz_control
+	export build
+	step fuzz-control 180 bash -c fuzz_control || true
+	for program in "$build"/fuzz_*; do
+		name=${program##*/fuzz_}
+		[ "$name" != control ] || continue
+		step "fuzz-$name" $((fuzz_seconds + 120)) bash -c "fuzz $name $fuzz_seconds" || true
+	done
+}
+
 if [ -n "$install" ]; then step install 600 deploy/install-deps.sh || summary; fi
 export -f build_all
 export preset
 step build 900 bash -c build_all || summary
+if [ "$mode" = fuzz ]; then
+	fuzz_all
+	summary
+fi
+[ "$mode" != coverage ] || find "$build" -name '*.gcda' -delete
 step count 10 python3 tests/count.py --self-test || true
 step style 120 python3 tests/style.py || true
 step unit 300 ctest --test-dir "$build" --verbose -j 2 --no-tests=error || true
@@ -129,6 +167,12 @@ quick)
 	simulate volume-simulation 60 --box 20
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step cluster-join 300 python3 tests/cluster/test_join.py || true
+	;;
+coverage)
+	simulate planted 400 --planted tests/sim/planted.seeds
+	simulate volume-planted 200 --planted tests/volume_sim/planted.seeds
+	step coverage 300 python3 tests/coverage.py "$build" || true
+	cat "$logs/coverage.log"
 	;;
 sanitizer)
 	simulate planted 400 --planted tests/sim/planted.seeds

@@ -9,6 +9,8 @@ import sys
 import time
 import unittest
 
+import disks  # noqa: F401  makes guest_log known
+import guest_log
 import harness
 import processes
 import witness
@@ -208,6 +210,25 @@ class Pieces(Bare):
     def test_wait_for_fails_with_what_it_waited_for(self):
         with self.assertRaisesRegex(AssertionError, "the moon"):
             self.c.wait_for(lambda: False, 0.1, "the moon")
+
+
+class Found(unittest.TestCase):
+    """What a guest with its log in a file told, and found when it booted again."""
+
+    @staticmethod
+    def check(*lines):
+        return guest_log.check_found([guest_log.Told(*line.split()) for line in lines])
+
+    def test_a_log_that_goes_on(self):
+        self.assertEqual(self.check("a found 0", "a wrote 1", "a wrote 2", "b found 2", "b wrote 3"), 3)
+        self.assertEqual(self.check("b found 3", "b wrote 4", "a found 0", "a wrote 1", "a wrote 2"), 3) # 3 was not told
+
+    def test_a_line_is_lost(self):
+        for lines in (("a found 0", "a wrote 1", "a wrote 2", "b found 1"),
+                      ("a found 0", "a wrote 1", "b found 0", "b wrote 1"),
+                      ("a found 0", "a wrote 1", "a failed 2")):
+            with self.assertRaises(guest_log.LogError, msg=lines):
+                self.check(*lines)
 
 
 class Network(Bare):

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import unittest
 
 import disks  # makes guest_log known
 import guest_log
@@ -412,6 +413,39 @@ class Filled(ImageCase):
         self.c.start(node)
         self.c.wait_formed()
         self.finish("guest", raw)
+
+
+@unittest.skipUnless(os.environ.get("KEDGE_TEST_LONG"), "makes and boots a real Debian; KEDGE_TEST_LONG=1 runs it")
+class Debian(ImageCase):
+    """Its own boot loader, kernel and cloud-init, and its root on a volume."""
+
+    def text(self, i):
+        with open("%s/console/debian.log" % self.c.node(i).dir, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def cpu_s(self, i):
+        with open("/proc/%d/stat" % self.c.qemu("debian", i).pid, encoding="utf-8") as f:
+            return sum(int(n) for n in f.read().rpartition(")")[2].split()[11:13]) / os.sysconf("SC_CLK_TCK")
+
+    def test_boots_and_its_node_dies(self):
+        image = harness.ROOT + "/build/debian.qcow2"
+        subprocess.run([harness.ROOT + "/deploy/debian-image.sh", "--out", image], check=True, timeout=1800)
+        self.c.command(1, "image", "add", "debian", image, timeout=200)
+        user_data = harness.ROOT + "/deploy/guest/user-data"
+        self.c.apply(1, "kind: vm\nname: debian\nvcpus: 1\nmemory: 512MiB\nrun: true\ncloud-init: {user-data: %s}\n"
+                        "disks: [{name: root, size: 2GiB, replicas: 2, image: debian}]\n" % user_data)
+        owner = self.c.wait_for(lambda: self.c.runs_on("debian"), 900, "it boots, and cloud-init starts its program")
+        print("    the first boot took %d s of CPU" % self.cpu_s(owner))
+        self.c.wait_for(lambda: "cloud-init of debian has run, its root has  2.0GB" in self.text(owner), 60,
+                        "it has its name, and its root is as large as the volume")
+        self.c.wait_for(lambda: disks.is_whole(self.c, self.c.leader(), "debian.root"), 60, "both replicas are in sync")
+        self.c.wait_for(lambda: disks.last_written(self.c, "debian", owner) > 2, 60, "it writes")
+        self.c.kill_node(owner)
+        to = self.c.wait_for(lambda: self.c.runs_on("debian", but=(owner,)), 900, "it boots elsewhere")
+        print("    the second boot took %d s of CPU" % self.cpu_s(to))
+        told = [t for i in (owner, to) for t in disks.told(self.c, "debian", i)]
+        self.assertGreater(guest_log.check_found(told), 2)
+        self.assertNotIn("cloud-init of", self.text(to), "for cloud-init it is the same instance")
 
 
 if __name__ == "__main__":

@@ -158,7 +158,9 @@ static void all_crash(struct sim *s, unsigned node)
 
 static void one_way(struct sim *s, unsigned node)
 {
-	cut(s, node, other(s, node), some_time(s));
+	usec_t time = some_time(s); /* first: compilers differ in the order of arguments */
+
+	cut(s, node, other(s, node), time);
 }
 
 static void break_link(struct sim *s, unsigned node)

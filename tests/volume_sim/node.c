@@ -136,12 +136,14 @@ static void fx_send(void *ctx, node_id_t to, const struct volume_frame *f)
 {
 	struct node *n = ctx;
 	struct sim *s = the_sim;
-	usec_t at = s->now + 30 + sim_random(s, 300) +
-		    (!s->healing && sim_random(s, 1000) < s->faults.lag ? 200 * USEC_PER_MS : 0);
-	uint64_t life = renew_life_for(s, n->id, to, f);
+	usec_t at = s->now + 30 + sim_random(s, 300); /* first: compilers differ in the order of operands */
+	uint64_t life;
 	struct frame *copy;
 	struct event *e;
 
+	if (!s->healing && sim_random(s, 1000) < s->faults.lag)
+		at += 200 * USEC_PER_MS;
+	life = renew_life_for(s, n->id, to, f);
 	if (s->link[n->id][to] && link_is_cut(s, n->id, to))
 		lose(s, n->id, to);
 	if (!s->link[n->id][to] || s->lossy[n->id][to] || !s->nodes[to].up || !renew_stands(s, n->id, to, life))
