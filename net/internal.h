@@ -54,7 +54,9 @@ struct session {
 	uv_work_t work;
 	bool working;
 	int work_rc;
-	struct err error; /* why it closes */
+	struct err error;      /* why it closes */
+	struct err work_error; /* the worker's, while it works */
+	int ended;             /* meanwhile the peer's end came: of uv_read */
 
 	struct buf out; /* plain sessions: to be written */
 	struct buf writing;

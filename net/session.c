@@ -234,7 +234,7 @@ static void work_cb(uv_work_t *work)
 	struct session *s = work->data;
 
 	CHECK(pthread_mutex_lock(&s->net->identity_lock) == 0);
-	s->work_rc = tls_handshake(&s->tls, &s->error);
+	s->work_rc = tls_handshake(&s->tls, &s->work_error);
 	CHECK(pthread_mutex_unlock(&s->net->identity_lock) == 0);
 }
 
@@ -263,6 +263,14 @@ static void read_plain(struct session *s)
 	}
 }
 
+/* The peer's end, at once or, as it may be the worker that knows why, when that is done. */
+static void ended(struct session *s, int rc)
+{
+	s->ended = rc;
+	if (!s->working)
+		session_close(s, -ECONNRESET, "%s", rc == UV_EOF ? "the peer closed" : uv_strerror(rc));
+}
+
 static void after_work_cb(uv_work_t *work, int status)
 {
 	struct session *s = work->data;
@@ -280,6 +288,7 @@ static void after_work_cb(uv_work_t *work, int status)
 		if (s->tls.in.len > 0)
 			handshake_continue(s);
 	} else if (s->work_rc < 0) {
+		s->error = s->work_error;
 		s->net->counters.handshakes_failed++;
 		session_drain(s);
 	} else {
@@ -287,6 +296,8 @@ static void after_work_cb(uv_work_t *work, int status)
 		open_session(s);
 		read_plain(s);
 	}
+	if (s->ended)
+		ended(s, s->ended);
 }
 
 /* The token's secret comes from the store, which belongs to this thread: find out which token it is before mbedTLS
@@ -406,7 +417,7 @@ static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 		s->received_at = clock_boottime();
 		received(s, (const uint8_t *)bytes->base, (size_t)n);
 	} else if (n < 0) {
-		session_close(s, -ECONNRESET, "%s", n == UV_EOF ? "the peer closed" : uv_strerror((int)n));
+		ended(s, (int)n);
 	}
 }
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNSOUND_FOR (5 * USEC_PER_SEC)
+
 static struct world *world_of(void *ctx)
 {
 	struct host *h = ctx;
@@ -165,8 +167,27 @@ static void adopt(struct world *w, struct host *h)
 	}
 }
 
+/* Which engines are unsound changes every few seconds, without drawing from the seed's random numbers; in the end it is
+ * one, so that its VMs have a place to be. */
+static bool is_unsound(const struct world *w, unsigned node)
+{
+	uint64_t mix = (w->seed + w->now / UNSOUND_FOR * 31 + node * 7) * 0x9e3779b97f4a7c15ULL;
+
+	return w->unsound && (w->healing ? node == 1 : mix >> 62 == 0);
+}
+
+static void set_info(struct world *w, struct host *h)
+{
+	struct peer_node_info info = {.memory_bytes = 8ULL << 30, .cpus = 4, .runs_vms = true};
+
+	info.engine_unsound = is_unsound(w, h->id);
+	node_set_info(h->node, &info);
+}
+
 static void poll_event(struct world *w, struct event *e)
 {
+	if (w->unsound)
+		set_info(w, &w->hosts[e->node]);
 	sim_after(w, 25 * USEC_PER_MS, poll_event, OWNER_AGENT, e->node);
 	sim_guard_ensure(w, e->node);
 }
@@ -185,7 +206,6 @@ static void start(struct world *w, unsigned node, bool found)
 	struct host *h = &w->hosts[node];
 	struct node_config config = {.self = node, .timing = &w->timing, .page = &h->page, .voters_max = 3};
 	struct node_env mine = env;
-	struct peer_node_info info = {.memory_bytes = 8ULL << 30, .cpus = 4, .runs_vms = true};
 
 	CHECK(h->up && !h->agent_up);
 	sim_log(w, "agent %u starts", node);
@@ -200,7 +220,7 @@ static void start(struct world *w, unsigned node, bool found)
 	mine.ctx = h;
 	h->node = node_new(&config, &mine);
 	CHECK(h->node != NULL);
-	node_set_info(h->node, &info);
+	set_info(w, h);
 	for (size_t i = 0; i < h->disk.n_started && !PLANTED(volatile); i++)
 		node_started_load(h->node, h->disk.started[i].vm, h->disk.started[i].gen);
 	sim_guard_ensure(w, node);

@@ -149,7 +149,8 @@ struct world {
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
 	struct story story;
-	bool disks; /* the VMs have them */
+	bool disks;   /* the VMs have them */
+	bool unsound; /* and the nodes' engines cannot be relied on, now this one's, now that one's */
 	uint64_t disks_seen;
 	unsigned pinned; /* VMs that were unmovable when that node died: a bit each */
 	unsigned dead;   /* a node that stays without power after all others are healed; 0: none */

@@ -234,7 +234,7 @@ void kedged_begin(struct host *h)
 						  .cert = h->cert,
 						  .key = h->key,
 						  .memfd = h->memfd,
-						  .hung = HUNG};
+						  .hung = h->lab->is_patient ? 0 : HUNG};
 	const struct engine_link_callbacks cb = {.ctx = h,
 						 .connected = connected_cb,
 						 .opened = opened_cb,

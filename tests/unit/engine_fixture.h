@@ -48,6 +48,7 @@ struct lab {
 	uint64_t gen;
 	bool is_mute; /* answers no proposal, and commits none */
 	bool knows_peers;
+	bool is_patient;   /* as kedged is: an engine that is slow does not count as hung soon */
 	unsigned asked[3]; /* by kind */
 	struct engine_propose last;
 	unsigned nets;

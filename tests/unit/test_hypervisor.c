@@ -139,7 +139,7 @@ static int setup(void **state KEDGE_UNUSED)
 {
 	(void)snprintf(dir, sizeof dir, "/tmp/kh-XXXXXX");
 	wake = eventfd(0, EFD_CLOEXEC);
-	return mkdtemp(dir) && wake >= 0 ? 0 : -1;
+	return mkdtemp(dir) && guests_end_with_me(dir) && wake >= 0 ? 0 : -1;
 }
 
 static int teardown(void **state KEDGE_UNUSED)
