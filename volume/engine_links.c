@@ -180,11 +180,14 @@ static void give(struct vol *v, struct link *l, node_id_t node, const struct wir
 {
 	struct volume_frame f = w->f;
 
-	if (v->step != VOL_OPEN || v->peers[node].relink)
+	if (v->step != VOL_OPEN || v->peers[node].relink) {
+		if (w->is_given)
+			free(f.data);
 		return;
+	}
 	if (f.kind == VOLUME_F_HELLO && volume_core_obeys(v->core, &f))
 		v->peers[node].in = l;
-	if (f.data) {
+	if (f.data && !w->is_given) {
 		f.data = aligned_alloc(VOLUME_SECTOR_BYTES, (f.length + VOLUME_SECTOR_BYTES - 1) / VOLUME_SECTOR_BYTES *
 								    VOLUME_SECTOR_BYTES);
 		CHECK(f.data != NULL);
@@ -200,6 +203,8 @@ static void frame_cb(void *ctx, struct link *l, node_id_t node, const struct wir
 
 	if (v)
 		give(v, l, node, w);
+	else if (w->is_given)
+		free(w->f.data);
 	if ((w->f.kind == VOLUME_F_WELCOME || !v) && s->pairs[node].older && s->pairs[node].newest == l)
 		(void)move_one(s, node); /* the one before stands again, or the link has come there: the next */
 }

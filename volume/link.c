@@ -17,9 +17,11 @@
 #include <unistd.h>
 #include <uv.h>
 
+#define PAGE_BYTES     4096u
 #define READ_BYTES     (256u << 10)
 #define TURN_READS     2            /* then others have their turn */
 #define SEND_BYTES     (512u << 10) /* so much goes before the turn ends: the peer has work meanwhile */
+#define APART_BYTES    (32u << 10)  /* data of a frame, from which on it is opened where it stays */
 #define QUEUE_BYTES    (256u << 20) /* what guests may have in flight, and copies */
 #define UNACKED_MAX_MS 1000         /* a dead peer is noticed by TCP within this */
 
@@ -35,6 +37,8 @@ struct link {
 	bool ended, quiet, waits; /* for room in the socket */
 	char why[128];
 	struct buf plain; /* opened, not yet a whole frame */
+	struct buf data;  /* of the frame whose head @plain has, and what comes in the same record; has room for both */
+	uint32_t n_data;  /* that it will have; 0: none is apart */
 	struct buf early; /* came before the socket was ours */
 	struct buf head;  /* of the frame that is being queued */
 	struct buf out;   /* sealed, not yet sent */
@@ -59,6 +63,7 @@ static void closed_cb(uv_handle_t *handle)
 	(void)close(l->fd);
 	l->record = record_free(l->record);
 	buf_free(&l->plain);
+	buf_free(&l->data);
 	buf_free(&l->early);
 	buf_free(&l->head);
 	buf_free(&l->out);
@@ -151,18 +156,70 @@ static bool deliver(struct link *l)
 	return !l->ended;
 }
 
-static bool open_records(struct link *l, const uint8_t *p, size_t n)
+/* The long data of a frame is opened where it stays, and given away: so it is not copied once more. */
+static void set_apart(struct link *l)
 {
-	size_t before = l->plain.len;
-	long rc = record_open(l->record, p, n, &l->plain);
+	uint32_t n_data;
+	size_t head = wire_peek(l->plain.data, l->plain.len, APART_BYTES, &n_data);
+	size_t room = ((size_t)n_data + RECORD_PLAIN_BYTES_MAX + PAGE_BYTES) / PAGE_BYTES * PAGE_BYTES;
 
-	l->received += l->plain.len - before;
+	if (head == 0)
+		return;
+	l->n_data = n_data;
+	l->data = (struct buf){.data = aligned_alloc(PAGE_BYTES, room), .cap = room};
+	CHECK(l->data.data != NULL);
+	buf_append(&l->data, l->plain.data + head, l->plain.len - head);
+	l->plain.len = head;
+}
+
+/* It is whole. What came behind it is the beginning of the next. */
+static bool deliver_apart(struct link *l)
+{
+	struct wire_frame w;
+	int rc = wire_decode_apart(l->plain.data, l->plain.len, l->data.data, l->n_data, &w);
+
+	if (rc < 0) {
+		link_end(l, "a frame makes no sense", false);
+		return false;
+	}
+	l->plain.len = 0;
+	buf_append(&l->plain, l->data.data + l->n_data, l->data.len - l->n_data);
+	l->data = (struct buf){0};
+	l->n_data = 0;
+	l->cb.frame(l->cb.ctx, l, l->node, &w);
+	return !l->ended;
+}
+
+static bool open_one(struct link *l, const uint8_t **p, size_t *n)
+{
+	size_t used;
+	long rc = record_open_one(l->record, *p, *n, &used, l->n_data ? &l->data : &l->plain);
+
 	if (rc < 0) {
 		link_end(l, rc == -ESHUTDOWN ? "the peer said goodbye" : "a record was tampered with, or is none",
 			 false);
 		return false;
 	}
-	return deliver(l);
+	l->received += (size_t)rc;
+	*p += used;
+	*n -= used;
+	return true;
+}
+
+static bool open_records(struct link *l, const uint8_t *p, size_t n)
+{
+	while (n > 0) {
+		if (!open_one(l, &p, &n))
+			return false;
+		if (l->n_data && l->data.len < l->n_data)
+			continue;
+		if (l->n_data && !deliver_apart(l))
+			return false;
+		if (!deliver(l))
+			return false;
+		set_apart(l);
+	}
+	return true;
 }
 
 static void receive(struct link *l)

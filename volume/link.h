@@ -14,7 +14,8 @@ struct uv_loop_s;
 
 struct link_callbacks {
 	void *ctx;
-	/* A frame came. Its data and intents are in the link's memory: copy what is kept. */
+	/* A frame came. Its data and intents are in the link's memory: copy what is kept; but see wire_frame.is_given.
+	 */
 	void (*frame)(void *ctx, struct link *l, node_id_t node, const struct wire_frame *f);
 	/* The link has ended, for @why. It is freed when this returns. */
 	void (*down)(void *ctx, struct link *l, node_id_t node, const char *why);

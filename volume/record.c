@@ -369,18 +369,26 @@ static int open_next(struct record *r, const uint8_t *p, size_t n, size_t *ret_u
 	return open_one(r, p, body, ret);
 }
 
+long record_open_one(struct record *r, const uint8_t *p, size_t n, size_t *ret_used, struct buf *ret)
+{
+	size_t before = ret->len, used = 0;
+
+	*ret_used = 0;
+	if (n > 0 && r->in_failed == 0)
+		r->in_failed = open_next(r, p, n, &used, ret);
+	if (r->in_failed < 0)
+		return r->in_failed;
+	*ret_used = used;
+	return (long)(ret->len - before);
+}
+
 long record_open(struct record *r, const uint8_t *p, size_t n, struct buf *ret)
 {
-	size_t before = ret->len;
+	size_t before = ret->len, used;
 
-	while (n > 0 && r->in_failed == 0) {
-		size_t used = 0;
-
-		r->in_failed = open_next(r, p, n, &used, ret);
-		if (r->in_failed == 0) {
-			p += used;
-			n -= used;
-		}
+	while (n > 0 && record_open_one(r, p, n, &used, ret) >= 0) {
+		p += used;
+		n -= used;
 	}
 	return r->in_failed < 0 ? r->in_failed : (long)(ret->len - before);
 }

@@ -41,6 +41,10 @@ int record_seal(struct record *r, const struct iovec *v, int n_v, struct buf *re
  * With an error, too, @ret has got the plain bytes of the records before the one that caused it; they are authentic. */
 long record_open(struct record *r, const uint8_t *p, size_t n, struct buf *ret) KEDGE_MUST_CHECK;
 
+/* [any] The same, but for no more than one record: what follows may belong elsewhere. @ret_used: of @p, 0 with an
+ * error. A whole record has at most RECORD_PLAIN_BYTES_MAX plain bytes. */
+long record_open_one(struct record *r, const uint8_t *p, size_t n, size_t *ret_used, struct buf *ret) KEDGE_MUST_CHECK;
+
 /* [any] Append the record that says that nothing more will be sent. Errors as of record_seal(). */
 int record_close_notify(struct record *r, struct buf *ret) KEDGE_MUST_CHECK;
 

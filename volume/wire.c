@@ -116,26 +116,56 @@ static bool take(const struct header *h, struct wire_frame *ret)
 	return get_bin(&h->replica, f->replica, sizeof f->replica) && get_bin(&h->hash, f->hash, sizeof f->hash);
 }
 
+static bool parse_lengths(const uint8_t *p, uint32_t *ret_header, uint32_t *ret_data)
+{
+	*ret_header = get_u32(p);
+	*ret_data = get_u32(p + 4);
+	return *ret_header != 0 && *ret_header <= HEADER_MAX && *ret_data <= WIRE_DATA_MAX;
+}
+
+static int decode_head(const uint8_t *p, uint32_t header, uint32_t data, struct wire_frame *ret)
+{
+	struct header h;
+
+	if (message_decode(&type, p + LENGTHS, header, &h, NULL) < 0 || !take(&h, ret))
+		return -EBADMSG;
+	return (wire_has_data(&ret->f) ? ret->f.length != data || data == 0 : data != 0) ? -EBADMSG : 0;
+}
+
 long wire_decode(const uint8_t *p, size_t n, struct wire_frame *ret, size_t *ret_need)
 {
 	uint32_t header, data;
-	struct header h;
 
 	*ret_need = LENGTHS;
 	if (n < LENGTHS)
 		return -EAGAIN;
-	header = get_u32(p);
-	data = get_u32(p + 4);
-	if (header == 0 || header > HEADER_MAX || data > WIRE_DATA_MAX)
+	if (!parse_lengths(p, &header, &data))
 		return -EBADMSG;
 	*ret_need = LENGTHS + (size_t)header + data;
 	if (n < *ret_need)
 		return -EAGAIN;
-	if (message_decode(&type, p + LENGTHS, header, &h, NULL) < 0 || !take(&h, ret))
-		return -EBADMSG;
-	if (wire_has_data(&ret->f) ? ret->f.length != data || data == 0 : data != 0)
+	if (decode_head(p, header, data, ret) < 0)
 		return -EBADMSG;
 	if (data)
 		ret->f.data = (void *)(p + LENGTHS + header);
 	return (long)*ret_need;
+}
+
+size_t wire_peek(const uint8_t *p, size_t n, uint32_t least, uint32_t *ret_data)
+{
+	uint32_t header;
+
+	if (n < LENGTHS || !parse_lengths(p, &header, ret_data) || *ret_data < least)
+		return 0;
+	return n >= LENGTHS + (size_t)header && n < LENGTHS + (size_t)header + *ret_data ? LENGTHS + (size_t)header : 0;
+}
+
+int wire_decode_apart(const uint8_t *head, size_t n, void *data, uint32_t n_data, struct wire_frame *ret)
+{
+	CHECK(n > LENGTHS && n == LENGTHS + get_u32(head));
+	if (decode_head(head, (uint32_t)(n - LENGTHS), n_data, ret) < 0)
+		return -EBADMSG;
+	ret->f.data = data;
+	ret->is_given = true;
+	return 0;
 }

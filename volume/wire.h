@@ -13,6 +13,7 @@ struct wire_frame {
 	uint8_t volume[VOLUME_ID_BYTES];
 	struct volume_frame f; /* data and intents point into the bytes that were decoded */
 	size_t n_intents;      /* bytes */
+	bool is_given;         /* the data is memory of its own, page-aligned: whoever gets the frame frees it */
 };
 
 /* Append all but the data of @f to @ret; f.length bytes of data follow on the link where wire_has_data() says so. */
@@ -23,5 +24,13 @@ bool wire_has_data(const struct volume_frame *f);
 /* Read the frame that @p starts with. Returns the bytes it has, its data included; -EAGAIN: it is not whole yet,
  * @ret_need says how many bytes are needed at least; -EBADMSG: no such frame, the link must be closed. */
 long wire_decode(const uint8_t *p, size_t n, struct wire_frame *ret, size_t *ret_need) KEDGE_MUST_CHECK;
+
+/* Does a frame with at least @least bytes of data begin at @p, whose header is whole and whose data is not? Then how
+ * many bytes its head has is returned, and @ret_data; else 0. */
+size_t wire_peek(const uint8_t *p, size_t n, uint32_t least, uint32_t *ret_data);
+
+/* Read a frame whose @n_data bytes of data are not behind its head. -EBADMSG: no such frame. */
+int wire_decode_apart(const uint8_t *head, size_t n, void *data, uint32_t n_data,
+		      struct wire_frame *ret) KEDGE_MUST_CHECK;
 
 #endif

@@ -81,6 +81,26 @@ static void cut_anywhere_it_waits(void **state KEDGE_UNUSED)
 	buf_free(&b);
 }
 
+/* Long data may be kept apart from its head, as soon as that is whole. */
+static void data_apart_from_its_head(void **state KEDGE_UNUSED)
+{
+	struct wire_frame w = frame(VOLUME_F_WRITE), got;
+	struct buf b = {0};
+	uint32_t n_data;
+	size_t head;
+
+	wire_encode(&w, &b);
+	head = b.len;
+	buf_append(&b, data, sizeof data);
+	for (size_t n = 0; n <= b.len; n++)
+		assert_int_equal(wire_peek(b.data, n, sizeof data, &n_data), n >= head && n < b.len ? head : 0);
+	assert_int_equal(wire_peek(b.data, head, sizeof data + 1, &n_data), 0); /* it is not that long */
+	assert_int_equal(wire_decode_apart(b.data, head, data, sizeof data, &got), 0);
+	assert_true(got.is_given && got.f.data == data && got.f.length == sizeof data && got.f.seq == w.f.seq);
+	assert_int_equal(wire_decode_apart(b.data, head, data, sizeof data - 1, &got), -EBADMSG);
+	buf_free(&b);
+}
+
 static void data_that_does_not_fit_its_kind_is_refused(void **state KEDGE_UNUSED)
 {
 	struct wire_frame w = frame(VOLUME_F_FLUSH), got;
@@ -135,6 +155,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(there_and_back),
 		cmocka_unit_test(cut_anywhere_it_waits),
+		cmocka_unit_test(data_apart_from_its_head),
 		cmocka_unit_test(data_that_does_not_fit_its_kind_is_refused),
 		cmocka_unit_test(garbage_is_survived),
 	};
