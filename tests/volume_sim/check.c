@@ -139,6 +139,8 @@ void vs_check_end(struct vsim *s)
 	for (size_t i = 0; i < s->row.n_members; i++) {
 		const struct volume_member *m = &s->row.members[i];
 
+		if (m->node == s->dead)
+			continue;
 		if (!m->in_sync)
 			vs_violate(s, "P6", "after healing node %u is not in sync", m->node);
 		for (unsigned h = 0; h < HOT; h++)
