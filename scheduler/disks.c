@@ -30,7 +30,7 @@ enum scheduler_lead scheduler_lead(const struct scheduler_disk *d, node_id_t nod
 		return SCHEDULER_NO;
 	if (!any_good(d))
 		return SCHEDULER_COLD;
-	return d->waited ? SCHEDULER_COLD_SILENT : SCHEDULER_NO;
+	return d->waited || PLANTED(eager_cold) ? SCHEDULER_COLD_SILENT : SCHEDULER_NO; /* V27 */
 }
 
 static bool is_up(const struct scheduler_view *v, node_id_t node)

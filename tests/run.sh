@@ -5,7 +5,7 @@
 #
 # usage: tests/run.sh            everything, about 20 minutes on two cores
 #        tests/run.sh --quick    style, unit, a minute of simulation, one real cluster: about 5 minutes
-#        tests/run.sh --long     everything with 2000 + 5000 seeds, the quickstart, and the benchmarks 20 times
+#        tests/run.sh --long     everything with 2000 + 2000 + 5000 seeds, the quickstart, and the benchmarks 20 times
 #        tests/run.sh --asan     build with address and undefined sanitizers: unit and simulation
 #        tests/run.sh --tsan     build with the thread sanitizer: unit and simulation
 #        tests/run.sh --fuzz [SECONDS]   each fuzzer of tests/fuzz for so long (60), with sanitizers; needs clang
@@ -185,6 +185,7 @@ sanitizer)
 	simulate volume-planted 60 --planted tests/volume_sim/planted.seeds
 	if [ "$mode" = long ]; then
 		simulate simulation 14400 --seeds 2000
+		simulate simulation-disks 14400 --seed 4 --step 4 --seeds 2000
 		simulate volume-simulation 1800 --seeds 5000
 	else
 		simulate simulation 210 --box 150

@@ -55,6 +55,18 @@ static unsigned count_running(struct world *w, const char *vm)
 	return n;
 }
 
+/* A node that does not know that it votes elects nobody, and the others may need it. */
+static void check_votes(struct world *w, unsigned node)
+{
+	struct consensus_view raft;
+
+	consensus_view(w->hosts[node].consensus, &raft);
+	for (size_t i = 0; i < raft.n_members; i++)
+		if (raft.members[i].role != CONSENSUS_VOTER)
+			sim_violate(w, "P6", "node %u takes node %u for no voter after healing", node,
+				    raft.members[i].node);
+}
+
 /* The leader's words. */
 static const char *explain(struct world *w, const struct store_vm *vm)
 {
@@ -80,6 +92,7 @@ void sim_check_end(struct world *w)
 	for (unsigned a = 1; a <= SIM_NODES; a++) {
 		if (a == w->dead)
 			continue;
+		check_votes(w, a);
 		if (store_applied(w->hosts[a].store) != store_applied(s) ||
 		    store_hash(w->hosts[a].store) != store_hash(s))
 			sim_violate(w, "agreement",
@@ -97,6 +110,7 @@ void sim_check_end(struct world *w)
 			sim_violate(w, "P6", "%s runs %u times after healing (owner %u, generation %llu): %s",
 				    vms[i].spec.name, running, vms[i].owner, (unsigned long long)vms[i].gen,
 				    explain(w, &vms[i]));
+		sim_disks_check_end(w, &vms[i]);
 	}
 	sim_clients_check(w);
 }

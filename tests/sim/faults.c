@@ -252,9 +252,12 @@ void sim_heal(struct world *w)
 	memset(w->raft_lag, 0, sizeof w->raft_lag);
 	memset(w->lease_lag, 0, sizeof w->lease_lag);
 	memset(w->cut, 0, sizeof w->cut);
+	sim_disks_heal(w);
 	if (w->dead) {
 		sim_disks_pin(w);
-		sim_machine_crash(w, w->dead);
+		for (unsigned n = 1; n <= SIM_NODES; n++)
+			if (n == w->dead || w->seed / 64 % 2) /* or all lose power, and the others come back */
+				sim_machine_crash(w, n);
 	}
 	for (unsigned n = 1; n <= SIM_NODES; n++) {
 		w->hosts[n].hung = false;

@@ -247,6 +247,7 @@ static void nothing(void *ctx)
 static void agent_end(struct world *w, struct host *h, bool keep_image)
 {
 	sim_links_of_agent_down(w, h->id);
+	sim_engines_agent_gone(w, h->id);
 	if (keep_image) {
 		free(h->disk.image);
 		store_snapshot(h->store, &h->disk.image, &h->disk.image_n);
@@ -297,6 +298,7 @@ void sim_machine_crash(struct world *w, unsigned node)
 		agent_end(w, h, false);
 	h->up = false;
 	h->boot++;
+	sim_engines_power(w, node, false);
 	h->guard_up = false;
 	h->guard_life++;
 	h->guard_at = 0;
@@ -316,6 +318,7 @@ void sim_machine_boot(struct world *w, unsigned node)
 		return;
 	sim_log(w, "machine %u boots", node);
 	h->up = true;
+	sim_engines_power(w, node, true);
 	sim_agent_start(w, node);
 }
 
@@ -326,6 +329,7 @@ void sim_turn(struct world *w, unsigned node)
 	consensus_step(h->consensus);
 	node_step(h->node);
 	consensus_step(h->consensus);
+	sim_engines_turn(w, node);
 	sim_check_agreement(w, node);
 }
 

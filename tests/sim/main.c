@@ -9,12 +9,48 @@
 
 #define SECONDS 60
 #define HEAL    75 /* longer than the longest back-off */
+#define LOOK    10 /* for the guests to read their disks once more */
 
 static const char *const bugs[] = {
-	"WAIT1",       "WAIT3",     "nlnowait", "nomaj",     "staleack",   "fromreceipt", "thawnogen",  "thawlocal",
-	"idxrestart",  "nobarrier", "libraft",  "idxcommit", "startrace",  "startnogen",  "startlocal", "startnolease",
-	"nocas",       "reusegen",  "volatile", "seqreuse",  "rebootfast", "amnesia",     "guardoff",   "pongnoself",
-	"pongrestart", "kill",      "fwd",      "splitmove", "movleader",  "movnover",    "movunguard",
+	"WAIT1",
+	"WAIT3",
+	"nlnowait",
+	"nomaj",
+	"staleack",
+	"fromreceipt",
+	"thawnogen",
+	"thawlocal",
+	"idxrestart",
+	"nobarrier",
+	"libraft",
+	"idxcommit",
+	"startrace",
+	"startnogen",
+	"startlocal",
+	"startnolease",
+	"nocas",
+	"reusegen",
+	"volatile",
+	"seqreuse",
+	"rebootfast",
+	"amnesia",
+	"guardoff",
+	"pongnoself",
+	"pongrestart",
+	"kill",
+	"fwd",
+	"splitmove",
+	"movleader",
+	"movnover",
+	"movunguard",
+	"eager_cold",
+	"ack_before_slowest",
+	"accept_old_ballot",
+	"forget_promise",
+	"no_settle",
+	"cut_as_reconnect",
+	"read_before_settle",
+	"cut_primary_leads",
 };
 
 /* Clocks run wider apart than real ones, so that forgetting it shows within a run; in stories wider still. */
@@ -46,6 +82,7 @@ static void end(struct world *w)
 	for (unsigned n = 1; n <= SIM_NODES; n++)
 		if (w->hosts[n].agent_up)
 			sim_agent_crash(w, n);
+	sim_disks_end(w);
 	sim_drop_events(w);
 	for (unsigned n = 1; n <= SIM_NODES; n++)
 		sim_disk_wipe(&w->hosts[n].disk);
@@ -62,13 +99,14 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 	w->verbose = verbose;
 	w->faults.stories = seed % 11 == 10;
 	w->faults.behind = seed % 5 == 0;
-	w->disks = seed % 8 == 4;
+	w->disks = seed % 4 == 0;
 	w->unsound = seed % 64 == 36;
 	w->dead = seed % 32 == 20 ? 1 + (unsigned)(seed / 32 % SIM_NODES) : 0;
 	set_timing(w);
 	for (int i = 0; i < 8; i++)
 		(void)sim_random(w, 2);
 	sim_faults_choose(w);
+	sim_disks_new(w);
 	for (unsigned n = 1; n <= SIM_NODES; n++) {
 		struct host *h = &w->hosts[n];
 
@@ -90,6 +128,10 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 		sim_heal(w);
 		sim_run(w, (SECONDS + HEAL) * USEC_PER_SEC + (w->dead ? 2 * COLD_WAIT : 0));
 	}
+	if (!w->violation && w->disks) {
+		sim_disks_look(w);
+		sim_run(w, w->now + LOOK * USEC_PER_SEC);
+	}
 	if (!w->violation)
 		sim_check_end(w);
 	end(w);
@@ -104,15 +146,17 @@ static void report(const struct world *w)
 	       planted_bug ? " --bug " : "", planted_bug ? planted_bug : "");
 }
 
-/* Seeds from @first on, until @count were run or @box seconds are over (0: no limit). Stops at a violation. */
-static uint64_t campaign(struct world *w, uint64_t first, uint64_t count, unsigned box, bool verbose, bool *ret_ok)
+/* Seeds from @first on, each @step-th, until @count were run or @box seconds are over (0: no limit). Stops at a
+ * violation. */
+static uint64_t campaign(struct world *w, uint64_t first, uint64_t step, uint64_t count, unsigned box, bool verbose,
+			 bool *ret_ok)
 {
 	usec_t end_at = clock_boottime() + box * USEC_PER_SEC;
 	uint64_t n;
 
 	*ret_ok = true;
 	for (n = 0; *ret_ok && (count == 0 || n < count) && (box == 0 || clock_boottime() < end_at); n++)
-		*ret_ok = run(first + n, verbose, w);
+		*ret_ok = run(first + n * step, verbose, w);
 	return n;
 }
 
@@ -129,7 +173,7 @@ static bool is_good(struct world *w, uint64_t seed)
 {
 	bool good = run(seed, false, w);
 
-	printf("%-14s seed %-8llu %s\n", "none", (unsigned long long)seed, good ? "passes" : w->violation);
+	printf("%-18s seed %-8llu %s\n", "none", (unsigned long long)seed, good ? "passes" : w->violation);
 	return good;
 }
 
@@ -139,7 +183,7 @@ static bool is_caught(struct world *w, const char *bug, uint64_t seed)
 
 	planted_bug = bug;
 	caught = !run(seed, false, w);
-	printf("%-14s seed %-8llu %s%s\n", bug, (unsigned long long)seed, caught ? "caught: " : "MISSED",
+	printf("%-18s seed %-8llu %s%s\n", bug, (unsigned long long)seed, caught ? "caught: " : "MISSED",
 	       caught ? w->violation : "");
 	planted_bug = NULL;
 	return caught;
@@ -165,10 +209,10 @@ static int replay(struct world *w, const char *path)
 		}
 		lines++;
 		if (!is_known(bug)) {
-			printf("%-14s is no planted bug\n", bug);
+			printf("%-18s is no planted bug\n", bug);
 			failed++;
 		} else if (strcmp(seed, "-") == 0) {
-			printf("%-14s no seed is known that catches it\n", bug);
+			printf("%-18s no seed is known that catches it\n", bug);
 		} else if (is_caught(w, bug, strtoull(seed, NULL, 10))) {
 			passed++;
 		} else {
@@ -186,12 +230,13 @@ static int replay(struct world *w, const char *path)
 
 static int usage(FILE *to)
 {
-	(void)fprintf(to,
-		      "usage: kedge-sim [--seed N] [--seeds COUNT] [--box SECONDS] [--bug NAME] [--verbose]\n"
-		      "       kedge-sim --planted FILE      replay the recorded seeds of all planted bugs\n"
-		      "Each seed is a cluster of three nodes for %d virtual seconds of faults, then %d of healing.\n"
-		      "planted bugs:",
-		      SECONDS, HEAL);
+	(void)fprintf(
+		to,
+		"usage: kedge-sim [--seed N] [--step N] [--seeds COUNT] [--box SECONDS] [--bug NAME] [--verbose]\n"
+		"       kedge-sim --planted FILE      replay the recorded seeds of all planted bugs\n"
+		"Each seed is a cluster of three nodes for %d virtual seconds of faults, then %d of healing.\n"
+		"planted bugs:",
+		SECONDS, HEAL);
 	for (size_t i = 0; i < ARRAY_LEN(bugs); i++)
 		(void)fprintf(to, " %s", bugs[i]);
 	(void)fprintf(to, "\n");
@@ -200,11 +245,11 @@ static int usage(FILE *to)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"seed", 1, 0, 's'},    {"seeds", 1, 0, 'n'},   {"box", 1, 0, 'b'},  {"bug", 1, 0, 'p'},
-		{"planted", 1, 0, 'r'}, {"verbose", 0, 0, 'v'}, {"help", 0, 0, 'h'}, {0}};
+	static const struct option options[] = {{"seed", 1, 0, 's'},    {"seeds", 1, 0, 'n'}, {"box", 1, 0, 'b'},
+						{"bug", 1, 0, 'p'},     {"step", 1, 0, 't'},  {"planted", 1, 0, 'r'},
+						{"verbose", 0, 0, 'v'}, {"help", 0, 0, 'h'},  {0}};
 	struct world *w = xcalloc(1, sizeof *w);
-	uint64_t first = 1, count = 0, n;
+	uint64_t first = 1, step = 1, count = 0, n;
 	unsigned box = 0;
 	bool verbose = false, ok;
 	int c;
@@ -216,6 +261,9 @@ int main(int argc, char **argv)
 			break;
 		case 'n':
 			count = strtoull(optarg, NULL, 10);
+			break;
+		case 't':
+			step = strtoull(optarg, NULL, 10);
 			break;
 		case 'b':
 			box = (unsigned)strtoul(optarg, NULL, 10);
@@ -236,7 +284,7 @@ int main(int argc, char **argv)
 	}
 	if (count == 0 && box == 0)
 		count = 1;
-	n = campaign(w, first, count, box, verbose, &ok);
+	n = campaign(w, first, step, count, box, verbose, &ok);
 	if (!ok)
 		report(w);
 	printf("%llu seeds from %llu of %d virtual seconds\n", (unsigned long long)n, (unsigned long long)first,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Virtual time: the heap of events, each node's clock, randomness from the seed. */
-#include "tests/sim/world.h"
+#include "tests/sim/disks.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -119,31 +119,50 @@ static bool is_alive(const struct host *h, const struct event *e)
 	return e->owner != OWNER_GUARD || h->guard_up;
 }
 
+static void do_next(struct world *w)
+{
+	struct event *e = pop(w);
+	struct host *h = &w->hosts[e->node];
+
+	CHECK(e->at >= w->now);
+	w->now = e->at;
+	sim_disks_now(w);
+	if (is_alive(h, e) && e->owner == OWNER_AGENT && h->hung) {
+		e->at = w->now + 5 * USEC_PER_MS; /* it waits in the socket; the order is kept by seq */
+		push(w, e);
+		return;
+	}
+	if (is_alive(h, e)) {
+		e->fn(w, e);
+		if (e->owner == OWNER_AGENT && is_alive(h, e))
+			sim_turn(w, e->node);
+		sim_check_step(w);
+		w->steps++;
+	}
+	free(e->p);
+	free(e);
+}
+
 void sim_run(struct world *w, usec_t until)
 {
-	while (w->n_heap > 0 && w->heap[0]->at <= until && !w->violation) {
-		struct event *e = pop(w);
-		struct host *h = &w->hosts[e->node];
+	while (!w->violation) {
+		usec_t next = w->n_heap > 0 ? w->heap[0]->at : USEC_INFINITY;
+		struct vsim *disk = sim_disks_next(w);
 
-		CHECK(e->at >= w->now);
-		w->now = e->at;
-		if (is_alive(h, e) && e->owner == OWNER_AGENT && h->hung) {
-			e->at = w->now + 5 * USEC_PER_MS; /* it waits in the socket; the order is kept by seq */
-			push(w, e);
-			continue;
+		if (disk && vs_next(disk) < next && vs_next(disk) <= until) {
+			w->now = vs_next(disk);
+			sim_disks_now(w);
+			sim_disks_step(w, disk);
+		} else if (next <= until) {
+			do_next(w);
+		} else {
+			break;
 		}
-		if (is_alive(h, e)) {
-			e->fn(w, e);
-			if (e->owner == OWNER_AGENT && is_alive(h, e))
-				sim_turn(w, e->node);
-			sim_check_step(w);
-			w->steps++;
-		}
-		free(e->p);
-		free(e);
 	}
-	if (!w->violation)
+	if (!w->violation) {
 		w->now = until;
+		sim_disks_now(w);
+	}
 }
 
 void sim_drop_events(struct world *w)

@@ -119,7 +119,7 @@ struct op {
 
 struct faults {
 	unsigned agent_crash, power, hang, guard_kill, isolate, one_way, break_link, slow_disk, guest_end, admin, lag,
-		duplicate, slow_start, start_fails;
+		duplicate, slow_start, start_fails, engine;
 	bool stories; /* faults in the order that a planted bug needs to show */
 	bool behind;  /* raft's frames lag for seconds while leases come through, and lease frames outlive processes */
 };
@@ -132,6 +132,16 @@ struct story {
 	unsigned next;                 /* the leader after that */
 	uint64_t index;
 };
+
+/* The process beside the agent that has all replicas of a node (engines.c). */
+struct sim_engine {
+	bool up, linked; /* it runs; its agent and it have met */
+	bool behind;     /* rows must be told again */
+	uint64_t life;
+	uint64_t changes; /* of the agent's store, when its rows were told last */
+};
+
+struct sim_volume; /* disks.h */
 
 struct world {
 	uint64_t seed, random;
@@ -152,6 +162,9 @@ struct world {
 	bool disks;   /* the VMs have them */
 	bool unsound; /* and the nodes' engines cannot be relied on, now this one's, now that one's */
 	uint64_t disks_seen;
+	struct sim_volume *volumes; /* one per VM, or NULL */
+	struct sim_engine engines[SIM_NODES + 1];
+	uint64_t proposals;
 	unsigned pinned; /* VMs that were unmovable when that node died: a bit each */
 	unsigned dead;   /* a node that stays without power after all others are healed; 0: none */
 	bool healing;
@@ -199,6 +212,17 @@ void sim_isolate(struct world *w, unsigned node, usec_t how_long);
 struct host *sim_alive(struct world *w);
 
 /* ---- disks.c ---- */
+struct vsim;
+void sim_disks_new(struct world *w);
+void sim_disks_end(struct world *w);
+/* The volume whose event comes first, NULL: there is none; let it happen. */
+struct vsim *sim_disks_next(const struct world *w);
+void sim_disks_step(struct world *w, struct vsim *s);
+/* It is w->now for them too. */
+void sim_disks_now(struct world *w);
+void sim_disks_heal(struct world *w);
+void sim_disks_look(struct world *w);
+void sim_disks_check_end(struct world *w, const struct store_vm *vm);
 void sim_disks_found(struct world *w, unsigned vm, struct buf *bodies);
 void sim_disks_start(struct world *w);
 /* Could @vm run without the dead node, if COLD_WAIT has passed? */
@@ -206,6 +230,11 @@ void sim_disks_pin(struct world *w);
 bool sim_disks_allow(const struct world *w, struct store *s, const struct store_vm *vm);
 bool sim_disks_serve(struct world *w, const struct host *h, const struct store_vm *vm);
 void sim_disks_check(struct world *w);
+
+/* ---- engines.c ---- */
+void sim_engines_turn(struct world *w, unsigned node);
+void sim_engines_agent_gone(struct world *w, unsigned node);
+void sim_engines_power(struct world *w, unsigned node, bool on);
 
 /* ---- host.c ---- */
 void sim_host_found(struct world *w, unsigned node);

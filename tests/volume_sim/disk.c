@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Disks: a cache that a power cut loses sector by sector, and metadata that is there or not. */
-#include "tests/volume_sim/sim.h"
+#include "tests/volume_sim/vsim.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 /* Blocks at the borders of extents, side by side and apart, so that one write spans two of each. */
 static const unsigned hot_blocks[] = {0, 1, 254, 255, 256, 257, 512};
 
-int disk_hot(uint64_t sector)
+int vs_disk_hot(uint64_t sector)
 {
 	if (sector == SIZE / SECTOR - 1)
 		return HOT - 1;
@@ -19,12 +19,12 @@ int disk_hot(uint64_t sector)
 	return -1;
 }
 
-uint64_t disk_sector(unsigned hot)
+uint64_t vs_disk_sector(unsigned hot)
 {
 	return hot == HOT - 1 ? SIZE / SECTOR - 1 : hot_blocks[hot / PER_BLOCK] * (uint64_t)PER_BLOCK + hot % PER_BLOCK;
 }
 
-static bool is_being_synced(const struct node *n, uint64_t seq)
+static bool is_being_synced(const struct vs_node *n, uint64_t seq)
 {
 	for (unsigned i = 0; i < IOS_MAX; i++)
 		if (n->ios[i].used && n->ios[i].kind == W_DATA && n->ios[i].io_kind == VOLUME_IO_SYNC &&
@@ -33,13 +33,13 @@ static bool is_being_synced(const struct node *n, uint64_t seq)
 	return false;
 }
 
-static void put_cached(struct sim *s, struct node *n, unsigned hot, uint32_t v)
+static void put_cached(struct vsim *s, struct vs_node *n, unsigned hot, uint32_t v)
 {
-	struct disk *d = &n->disk;
+	struct vs_disk *d = &n->disk;
 
 	/* What is overwritten may have been written back, and must have been where a sync covers it. */
 	if (d->cached_seq[hot] != d->durable_seq[hot] &&
-	    (sim_chance(s, 200) || is_being_synced(n, d->cached_seq[hot]))) {
+	    (vs_chance(s, 200) || is_being_synced(n, d->cached_seq[hot]))) {
 		d->durable[hot] = d->cached[hot];
 		d->durable_seq[hot] = d->cached_seq[hot];
 	}
@@ -52,19 +52,19 @@ static bool is_write(enum volume_io_kind kind)
 	return kind == VOLUME_IO_WRITE || kind == VOLUME_IO_ZERO || kind == VOLUME_IO_TRIM;
 }
 
-static void apply_write(struct sim *s, struct node *n, const struct pending *p, bool torn)
+static void apply_write(struct vsim *s, struct vs_node *n, const struct vs_pending *p, bool torn)
 {
 	for (uint64_t i = 0; i < p->length / SECTOR; i++) {
-		int hot = disk_hot(p->offset / SECTOR + i);
+		int hot = vs_disk_hot(p->offset / SECTOR + i);
 
-		if (hot >= 0 && (!torn || sim_chance(s, 500)))
+		if (hot >= 0 && (!torn || vs_chance(s, 500)))
 			put_cached(s, n, (unsigned)hot, p->io_kind == VOLUME_IO_WRITE ? p->data[i] : 0);
 	}
 }
 
-static void apply_sync(struct node *n, uint64_t upto)
+static void apply_sync(struct vs_node *n, uint64_t upto)
 {
-	struct disk *d = &n->disk;
+	struct vs_disk *d = &n->disk;
 
 	for (unsigned i = 0; i < HOT; i++)
 		if (d->cached_seq[i] <= upto) {
@@ -74,12 +74,12 @@ static void apply_sync(struct node *n, uint64_t upto)
 }
 
 /* A hash of what is in the file: the values themselves, folded. */
-static void hash_of(const struct node *n, const struct pending *p, uint8_t ret[VOLUME_HASH_BYTES])
+static void hash_of(const struct vs_node *n, const struct vs_pending *p, uint8_t ret[VOLUME_HASH_BYTES])
 {
 	uint64_t h = 1469598103934665603ULL;
 
 	for (uint64_t i = 0; i < p->length / SECTOR; i++) {
-		int hot = disk_hot(p->offset / SECTOR + i);
+		int hot = vs_disk_hot(p->offset / SECTOR + i);
 
 		h = (h ^ (hot >= 0 ? n->disk.cached[hot] : 0)) * 1099511628211ULL;
 	}
@@ -87,19 +87,20 @@ static void hash_of(const struct node *n, const struct pending *p, uint8_t ret[V
 	memcpy(ret, &h, sizeof h);
 }
 
-static void read_into(const struct node *n, const struct pending *p)
+static void read_into(const struct vs_node *n, const struct vs_pending *p)
 {
 	uint32_t *to = p->io->data;
 
 	for (uint64_t i = 0; i < p->length / SECTOR; i++) {
-		int hot = disk_hot(p->offset / SECTOR + i);
+		int hot = vs_disk_hot(p->offset / SECTOR + i);
 
 		to[i] = hot >= 0 ? n->disk.cached[hot] : 0;
 	}
 }
 
-static void apply(struct sim *s, struct node *n, const struct pending *p, bool torn)
+static void apply(struct vsim *s, struct vs_node *n, const struct vs_pending *p, bool torn)
 {
+	s->touched |= p->kind == W_DATA;
 	switch (p->kind) {
 	case W_DATA:
 		if (is_write(p->io_kind))
@@ -121,11 +122,11 @@ static void apply(struct sim *s, struct node *n, const struct pending *p, bool t
 	}
 }
 
-static void done_event(struct sim *s, struct event *e)
+static void done_event(struct vsim *s, struct vs_event *e)
 {
-	struct node *n = &s->nodes[e->node];
-	struct pending *p = &n->ios[e->a];
-	struct pending was;
+	struct vs_node *n = &s->nodes[e->node];
+	struct vs_pending *p = &n->ios[e->a];
+	struct vs_pending was;
 	int rc = (int)(int64_t)e->c;
 
 	if (!p->used || p->id != e->b)
@@ -155,23 +156,23 @@ static void done_event(struct sim *s, struct event *e)
 	}
 }
 
-struct pending *disk_pending(struct sim *s, struct node *n, enum write_kind kind)
+struct vs_pending *vs_disk_pending(struct vsim *s, struct vs_node *n, enum vs_write_kind kind)
 {
 	for (unsigned i = 0; i < IOS_MAX; i++)
 		if (!n->ios[i].used) {
-			n->ios[i] = (struct pending){.used = true, .id = ++s->io_id, .kind = kind};
+			n->ios[i] = (struct vs_pending){.used = true, .id = ++s->io_id, .kind = kind};
 			return &n->ios[i];
 		}
 	CHECK(!"room for an I/O");
 }
 
-void disk_begin(struct sim *s, struct node *n, struct pending *p)
+void vs_disk_begin(struct vsim *s, struct vs_node *n, struct vs_pending *p)
 {
-	usec_t delay = 20 + sim_random(s, 2 * n->slow);
+	usec_t delay = 20 + vs_random(s, 2 * n->slow);
 	usec_t *last = p->kind == W_STATE ? &n->last_state : p->kind == W_INTENTS ? &n->last_intents : &n->last_map;
-	struct event *e;
+	struct vs_event *e;
 
-	if (sim_chance(s, 20))
+	if (vs_chance(s, 20))
 		delay *= 20;
 	if (s->now < n->stall_until[p->kind] && (p->kind != W_DATA || is_write(p->io_kind)))
 		delay += n->stall[p->kind];
@@ -181,21 +182,21 @@ void disk_begin(struct sim *s, struct node *n, struct pending *p)
 			delay = *last + 1 - s->now;
 		*last = s->now + delay;
 	}
-	e = sim_after(s, delay, done_event, n->id);
+	e = vs_after(s, delay, done_event, n->id);
 	e->a = (uint64_t)(p - n->ios);
 	e->b = p->id;
-	if (p->kind == W_DATA && !s->healing && sim_random(s, 20000) < s->faults.io_error &&
+	if (p->kind == W_DATA && !s->healing && vs_random(s, 20000) < s->faults.io_error &&
 	    p->io_kind != VOLUME_IO_READ && p->io_kind != VOLUME_IO_HASH)
 		e->c = (uint64_t)(int64_t)-EIO;
 }
 
 /* Planted: it lands when its process has a successor already (V28). */
 struct late {
-	struct pending p;
+	struct vs_pending p;
 	uint32_t data[1024];
 };
 
-static void late_event(struct sim *s, struct event *e)
+static void late_event(struct vsim *s, struct vs_event *e)
 {
 	struct late *l = e->p;
 
@@ -204,10 +205,10 @@ static void late_event(struct sim *s, struct event *e)
 		apply(s, &s->nodes[e->a], &l->p, false);
 }
 
-static void goes_late(struct sim *s, struct node *n, const struct pending *p)
+static void goes_late(struct vsim *s, struct vs_node *n, const struct vs_pending *p)
 {
 	struct late *l = xcalloc(1, sizeof *l);
-	struct event *e = sim_after(s, sim_random(s, 500 * USEC_PER_MS), late_event, 0);
+	struct vs_event *e = vs_after(s, vs_random(s, 500 * USEC_PER_MS), late_event, 0);
 
 	l->p = *p;
 	if (p->data)
@@ -217,16 +218,16 @@ static void goes_late(struct sim *s, struct node *n, const struct pending *p)
 }
 
 /* The process is gone: what the kernel has got ends, what it had not got does not; then the next one opens (V28). */
-void disk_crash(struct sim *s, struct node *n)
+void vs_disk_crash(struct vsim *s, struct vs_node *n)
 {
 	for (unsigned i = 0; i < IOS_MAX; i++) {
-		struct pending *p = &n->ios[i];
+		struct vs_pending *p = &n->ios[i];
 
 		if (!p->used)
 			continue;
 		if (PLANTED(no_drain_at_reopen) && p->kind == W_DATA && is_write(p->io_kind))
 			goes_late(s, n, p);
-		else if (sim_chance(s, 500))
+		else if (vs_chance(s, 500))
 			apply(s, n, p, false);
 		p->used = false;
 		free(p->data);
@@ -236,30 +237,31 @@ void disk_crash(struct sim *s, struct node *n)
 		n->disk.state.promised = (struct volume_ballot){1, 0};
 }
 
-void disk_power(struct sim *s, struct node *n)
+void vs_disk_power(struct vsim *s, struct vs_node *n)
 {
-	struct disk *d = &n->disk;
+	struct vs_disk *d = &n->disk;
 
 	for (unsigned i = 0; i < IOS_MAX; i++) {
-		struct pending *p = &n->ios[i];
+		struct vs_pending *p = &n->ios[i];
 
 		if (!p->used)
 			continue;
-		if (!(p->kind == W_DATA && p->io_kind == VOLUME_IO_SYNC) && sim_chance(s, 500))
+		if (!(p->kind == W_DATA && p->io_kind == VOLUME_IO_SYNC) && vs_chance(s, 500))
 			apply(s, n, p, true);
 		p->used = false;
 		free(p->data);
 	}
 	for (unsigned i = 0; i < HOT; i++) {
-		if (sim_chance(s, 300)) {
+		if (vs_chance(s, 300)) {
 			d->durable[i] = d->cached[i];
 			d->durable_seq[i] = d->cached_seq[i];
 		}
 		d->cached[i] = d->durable[i];
 		d->cached_seq[i] = d->durable_seq[i];
 	}
+	s->touched = true;
 	n->last_state = n->last_intents = n->last_map = 0;
 	if (PLANTED(forget_promise))
 		d->state.promised = (struct volume_ballot){1, 0};
-	d->state.incarnation = sim_random(s, UINT64_MAX) | 1; /* V25: made durable by whoever opens it next */
+	d->state.incarnation = vs_random(s, UINT64_MAX) | 1; /* V25: made durable by whoever opens it next */
 }

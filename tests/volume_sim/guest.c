@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The guest: requests that it sends again after each lost connection, as QEMU does, and what it may read. */
-#include "tests/volume_sim/sim.h"
+#include "tests/volume_sim/vsim.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define SECTORS_MAX 40
 
-static bool is_pending(const struct sim *s, unsigned hot)
+static bool is_pending(const struct vsim *s, unsigned hot)
 {
 	for (unsigned i = 0; i < GUEST_OPS; i++) {
-		const struct guest_op *op = &s->guest.ops[i];
+		const struct vs_op *op = &s->guest.ops[i];
 
 		if (!op->used || op->r.kind == VOLUME_FLUSH)
 			continue;
@@ -22,29 +22,29 @@ static bool is_pending(const struct sim *s, unsigned hot)
 
 /* ---- connection ---- */
 
-static void submit(struct sim *s, unsigned i)
+static void submit(struct vsim *s, unsigned i)
 {
-	struct guest *g = &s->guest;
-	struct ticket *t = sim_alloc(s, 1, sizeof *t);
+	struct vs_guest *g = &s->guest;
+	struct vs_ticket *t = vs_alloc(s, 1, sizeof *t);
 
 	t->r = g->ops[i].r;
 	t->r.client = g->client;
-	t->r.epoch = g->epoch;
+	t->r.epoch = g->epoch ? g->epoch : g->lead;
 	t->op = &g->ops[i];
 	t->op_number = g->numbers[i];
 	if (t->r.kind == VOLUME_READ || t->r.kind == VOLUME_WRITE)
-		t->r.data = sim_alloc(s, g->ops[i].n, sizeof(uint32_t));
+		t->r.data = vs_alloc(s, g->ops[i].n, sizeof(uint32_t));
 	for (unsigned k = 0; t->r.kind == VOLUME_WRITE && k < g->ops[i].n; k++)
 		((uint32_t *)t->r.data)[k] = g->ops[i].value;
 	volume_core_submit(s->nodes[g->node].core, &t->r);
 }
 
-static void connect(struct sim *s)
+static void connect(struct vsim *s)
 {
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
 	struct volume_core_status st;
 
-	if (!s->nodes[g->node].up || g->held)
+	if (!s->nodes[g->node].up || g->held || !s->around->allows(s, g->node))
 		return;
 	volume_core_status(s->nodes[g->node].core, &st);
 	if (!st.serves && !PLANTED(stale_vm_epoch))
@@ -52,74 +52,75 @@ static void connect(struct sim *s)
 	if (st.role != VOLUME_LEADING || (st.lead.epoch < g->epoch && !PLANTED(stale_vm_epoch))) /* V32 */
 		return;
 	g->client = ++g->next_number;
+	g->lead = st.lead.epoch;
 	for (unsigned i = 0; i < GUEST_OPS; i++)
 		if (g->ops[i].used && g->client)
 			submit(s, i);
 }
 
-void guest_disconnected(struct sim *s, unsigned node)
+void vs_guest_disconnected(struct vsim *s, unsigned node)
 {
 	if (s->guest.node == node)
 		s->guest.client = 0;
 }
 
-static void gone(struct sim *s, unsigned node, uint64_t client)
+static void gone(struct vsim *s, unsigned node, uint64_t client)
 {
 	s->guest.leaving = client;
 	volume_core_client_gone(s->nodes[node].core, client);
 	s->guest.leaving = 0;
 }
 
-static void gone_event(struct sim *s, struct event *e)
+static void gone_event(struct vsim *s, struct vs_event *e)
 {
 	gone(s, e->node, e->a);
 }
 
 /* The connection breaks, and both sides notice; the engine at once, or only when the next one is there. */
-void guest_reconnect(struct sim *s)
+void vs_guest_reconnect(struct vsim *s)
 {
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
 	uint64_t old = g->client;
 
 	if (!g->node || !old || !s->nodes[g->node].up)
 		return;
-	sim_log(s, "the guest's connection breaks");
+	vs_log(s, "the guest's connection breaks");
 	g->client = 0;
-	if (sim_chance(s, 500))
+	if (vs_chance(s, 500))
 		gone(s, g->node, old);
 	else
-		sim_after(s, sim_random(s, 100 * USEC_PER_MS), gone_event, g->node)->a = old;
+		vs_after(s, vs_random(s, 100 * USEC_PER_MS), gone_event, g->node)->a = old;
 	connect(s);
 }
 
 /* ---- requests ---- */
 
-static void write_begins(struct sim *s, struct guest_op *op)
+static void write_begins(struct vsim *s, struct vs_op *op)
 {
 	for (unsigned h = op->first; h < op->first + op->n; h++) {
-		set_add(&s->allowed[h], op->value);
-		set_add(&s->flushed[h], op->value);
+		vs_set_add(&s->allowed[h], op->value);
+		vs_set_add(&s->flushed[h], op->value);
 		if (s->flush_running)
-			set_add(&s->flush_snap[h], op->value);
+			vs_set_add(&s->flush_snap[h], op->value);
 		s->cold[h] = false;
 		s->changes[h]++;
 	}
 }
 
-static bool choose_range(struct sim *s, struct guest_op *op, bool writes)
+static bool choose_range(struct vsim *s, struct vs_op *op, bool writes)
 {
-	unsigned first = (unsigned)sim_random(s, HOT), n = 1 + (unsigned)sim_random(s, sim_chance(s, 300) ? 36 : 4);
+	unsigned first = (unsigned)vs_random(s, HOT), n = 1 + (unsigned)vs_random(s, vs_chance(s, 300) ? 36 : 4);
 	unsigned k;
 
 	for (k = 0; k < n && first + k < HOT; k++)
-		if (disk_sector(first + k) != disk_sector(first) + k || (writes && is_pending(s, first + k)))
+		if (vs_disk_sector(first + k) != vs_disk_sector(first) + k || (writes && is_pending(s, first + k)))
 			break;
 	op->first = first;
 	op->n = k;
 	return k > 0;
 }
 
-static void read_begins(struct sim *s, struct guest_op *op)
+static void read_begins(struct vsim *s, struct vs_op *op)
 {
 	for (unsigned k = 0; k < op->n; k++) {
 		op->before[k] = s->allowed[op->first + k];
@@ -127,9 +128,9 @@ static void read_begins(struct sim *s, struct guest_op *op)
 	}
 }
 
-static enum volume_request_kind choose_kind(struct sim *s)
+static enum volume_request_kind choose_kind(struct vsim *s)
 {
-	unsigned n = (unsigned)sim_random(s, 100);
+	unsigned n = (unsigned)vs_random(s, 100);
 
 	return n < 50   ? VOLUME_WRITE
 	       : n < 82 ? VOLUME_READ
@@ -138,7 +139,7 @@ static enum volume_request_kind choose_kind(struct sim *s)
 			: VOLUME_TRIM;
 }
 
-static bool sets_are_full(const struct sim *s)
+static bool sets_are_full(const struct vsim *s)
 {
 	for (unsigned h = 0; h < HOT; h++)
 		if (s->flushed[h].n > SET_MAX - 8)
@@ -152,10 +153,10 @@ static bool is_writing(enum volume_request_kind kind)
 }
 
 /* Its kind and range are chosen. */
-static void begin(struct sim *s, unsigned i, enum volume_request_kind kind)
+static void begin(struct vsim *s, unsigned i, enum volume_request_kind kind)
 {
-	struct guest *g = &s->guest;
-	struct guest_op *op = &g->ops[i];
+	struct vs_guest *g = &s->guest;
+	struct vs_op *op = &g->ops[i];
 	bool writes = is_writing(kind);
 
 	if (kind == VOLUME_FLUSH) {
@@ -163,8 +164,8 @@ static void begin(struct sim *s, unsigned i, enum volume_request_kind kind)
 		memcpy(s->flush_snap, s->allowed, sizeof s->flush_snap);
 	}
 	op->r = (struct volume_request){.kind = kind,
-					.fua = writes && sim_chance(s, 100),
-					.offset = disk_sector(op->first) * SECTOR,
+					.fua = writes && vs_chance(s, 100),
+					.offset = vs_disk_sector(op->first) * SECTOR,
 					.length = op->n * (uint64_t)SECTOR};
 	op->value = kind == VOLUME_WRITE ? ++g->next_value : 0;
 	op->used = true;
@@ -177,9 +178,9 @@ static void begin(struct sim *s, unsigned i, enum volume_request_kind kind)
 		submit(s, i);
 }
 
-static void issue(struct sim *s, unsigned i)
+static void issue(struct vsim *s, unsigned i)
 {
-	struct guest_op *op = &s->guest.ops[i];
+	struct vs_op *op = &s->guest.ops[i];
 	enum volume_request_kind kind = sets_are_full(s) ? VOLUME_FLUSH : choose_kind(s);
 
 	memset(op, 0, sizeof *op);
@@ -188,9 +189,9 @@ static void issue(struct sim *s, unsigned i)
 }
 
 /* For stories: one sector, or a flush. False: not now. */
-bool guest_issue(struct sim *s, enum volume_request_kind kind, unsigned hot)
+bool vs_guest_issue(struct vsim *s, enum volume_request_kind kind, unsigned hot)
 {
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
 	unsigned i = 0;
 
 	while (i < GUEST_OPS && g->ops[i].used)
@@ -206,13 +207,13 @@ bool guest_issue(struct sim *s, enum volume_request_kind kind, unsigned hot)
 
 /* ---- answers ---- */
 
-static void narrow(struct sim *s, unsigned h, uint32_t v, uint32_t pending, bool has_pending)
+static void narrow(struct vsim *s, unsigned h, uint32_t v, uint32_t pending, bool has_pending)
 {
 	if (s->allowed[h].n != 1) /* another read, which began before, may find the older value */
 		s->changes[h]++;
-	set_only(&s->allowed[h], v);
+	vs_set_only(&s->allowed[h], v);
 	if (has_pending && pending != v)
-		set_add(&s->allowed[h], pending);
+		vs_set_add(&s->allowed[h], pending);
 	if (s->cold[h]) { /* V27: what was read after a power cut stays */
 		s->flushed[h] = s->allowed[h];
 		if (s->flush_running)
@@ -220,7 +221,7 @@ static void narrow(struct sim *s, unsigned h, uint32_t v, uint32_t pending, bool
 	}
 }
 
-static void read_ends(struct sim *s, struct guest_op *op, const uint32_t *data)
+static void read_ends(struct vsim *s, struct vs_op *op, const uint32_t *data)
 {
 	s->reads++;
 	for (unsigned k = 0; k < op->n; k++) {
@@ -228,13 +229,13 @@ static void read_ends(struct sim *s, struct guest_op *op, const uint32_t *data)
 		uint32_t pending = 0;
 		bool has_pending = false;
 
-		if (!set_has(&s->allowed[h], data[k]) && !set_has(&op->before[k], data[k])) {
-			sim_violate(s, "R", "a read of sector %llu gave %u, which is lost or was never there",
-				    (unsigned long long)disk_sector(h), data[k]);
+		if (!vs_set_has(&s->allowed[h], data[k]) && !vs_set_has(&op->before[k], data[k])) {
+			vs_violate(s, "R", "a read of sector %llu gave %u, which is lost or was never there",
+				   (unsigned long long)vs_disk_sector(h), data[k]);
 			return;
 		}
 		for (unsigned i = 0; i < GUEST_OPS; i++) {
-			const struct guest_op *w = &s->guest.ops[i];
+			const struct vs_op *w = &s->guest.ops[i];
 
 			if (w->used && w->r.kind != VOLUME_READ && w->r.kind != VOLUME_FLUSH && h >= w->first &&
 			    h < w->first + w->n) {
@@ -247,28 +248,29 @@ static void read_ends(struct sim *s, struct guest_op *op, const uint32_t *data)
 	}
 }
 
-static void write_ends(struct sim *s, struct guest_op *op)
+static void write_ends(struct vsim *s, struct vs_op *op)
 {
 	s->acked++;
 	for (unsigned h = op->first; h < op->first + op->n; h++) {
-		set_only(&s->allowed[h], op->value);
+		vs_set_only(&s->allowed[h], op->value);
 		s->changes[h]++;
 		if (op->r.fua)
-			set_only(&s->flushed[h], op->value);
+			vs_set_only(&s->flushed[h], op->value);
 	}
 }
 
-void guest_reply(struct sim *s, struct volume_request *r, int rc)
+static void answered(struct vsim *s, struct vs_ticket *t)
 {
-	struct ticket *t = CONTAINER_OF(r, struct ticket, r);
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
+	struct volume_request *r = &t->r;
 	unsigned i = (unsigned)(t->op - g->ops);
-	struct guest_op *op = t->op;
+	struct vs_op *op = t->op;
 
 	if (g->client == r->client && op->used && g->numbers[i] == t->op_number) {
-		if (rc < 0)
-			sim_violate(s, "error", "the guest saw the error %d", rc);
+		if (t->rc < 0)
+			vs_violate(s, "error", "the guest saw the error %d", t->rc);
 		op->used = false;
+		s->touched = true;
 		if (r->kind == VOLUME_READ) {
 			read_ends(s, op, r->data);
 		} else if (r->kind == VOLUME_FLUSH) {
@@ -278,8 +280,46 @@ void guest_reply(struct sim *s, struct volume_request *r, int rc)
 			write_ends(s, op);
 		}
 	}
-	sim_free(r->data);
-	sim_free(t);
+	vs_free(r->data);
+	vs_free(t);
+}
+
+void vs_guest_reply(struct vsim *s, struct volume_request *r, int rc)
+{
+	struct vs_ticket *t = CONTAINER_OF(r, struct vs_ticket, r);
+	struct vs_guest *g = &s->guest;
+
+	t->rc = rc;
+	if (!g->frozen) {
+		answered(s, t);
+		return;
+	}
+	t->next = NULL;
+	if (!g->answers)
+		g->answers_end = &g->answers;
+	*g->answers_end = t;
+	g->answers_end = &t->next;
+}
+
+/* What it was told meanwhile it sees now. */
+static void see_answers(struct vsim *s)
+{
+	while (s->guest.answers) {
+		struct vs_ticket *t = s->guest.answers;
+
+		s->guest.answers = t->next;
+		answered(s, t);
+	}
+}
+
+void vs_guest_freeze(struct vsim *s, bool frozen)
+{
+	if (s->guest.frozen == frozen)
+		return;
+	vs_log(s, "the guest on %u %s", s->guest.node, frozen ? "stands still" : "goes on");
+	s->guest.frozen = frozen;
+	if (!frozen)
+		see_answers(s);
 }
 
 /* Planted: the server goes on with a request of a connection that broke, when the next one has sent it anew (V32). */
@@ -288,22 +328,22 @@ struct ghost {
 	uint32_t data[SECTORS_MAX];
 };
 
-static void ghost_event(struct sim *s, struct event *e)
+static void ghost_event(struct vsim *s, struct vs_event *e)
 {
 	const struct ghost *ghost = e->p;
-	struct ticket *t = sim_alloc(s, 1, sizeof *t);
+	struct vs_ticket *t = vs_alloc(s, 1, sizeof *t);
 
-	*t = (struct ticket){.r = ghost->r, .op = s->guest.ops};
-	t->r.data = sim_alloc(s, SECTORS_MAX, sizeof(uint32_t));
+	*t = (struct vs_ticket){.r = ghost->r, .op = s->guest.ops};
+	t->r.data = vs_alloc(s, SECTORS_MAX, sizeof(uint32_t));
 	memcpy(t->r.data, ghost->data, sizeof ghost->data);
 	t->r.client = ++s->guest.next_number;
 	volume_core_submit(s->nodes[e->node].core, &t->r);
 }
 
-static void goes_on(struct sim *s, unsigned node, const struct volume_request *r)
+static void goes_on(struct vsim *s, unsigned node, const struct volume_request *r)
 {
 	struct ghost *ghost = xcalloc(1, sizeof *ghost);
-	struct event *e = sim_after(s, sim_random(s, USEC_PER_SEC), ghost_event, node);
+	struct vs_event *e = vs_after(s, vs_random(s, USEC_PER_SEC), ghost_event, node);
 
 	ghost->r = *r;
 	if (r->data)
@@ -311,45 +351,59 @@ static void goes_on(struct sim *s, unsigned node, const struct volume_request *r
 	e->p = ghost;
 }
 
-void guest_dropped(struct sim *s, unsigned node, struct volume_request *r)
+void vs_guest_dropped(struct vsim *s, unsigned node, struct volume_request *r)
 {
 	if (PLANTED(old_nbd_request) && r->client == s->guest.leaving && is_writing(r->kind))
 		goes_on(s, node, r);
-	sim_free(r->data);
-	sim_free(CONTAINER_OF(r, struct ticket, r));
+	vs_free(r->data);
+	vs_free(CONTAINER_OF(r, struct vs_ticket, r));
 }
 
 /* ---- life ---- */
 
-void guest_start(struct sim *s, unsigned node, uint32_t epoch)
+void vs_guest_start(struct vsim *s, unsigned node, uint32_t epoch)
 {
 	s->guest.node = node;
 	s->guest.epoch = epoch;
 	s->guest.client = 0;
 }
 
-/* What it had not been told of may have happened or not. */
-void guest_kill(struct sim *s)
+/* The engine closes its connection, and does not serve it at once again. */
+void vs_guest_cut(struct vsim *s)
 {
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
+	uint64_t old = g->client;
+
+	if (!g->node || !old || !s->nodes[g->node].up)
+		return;
+	g->client = 0;
+	gone(s, g->node, old);
+}
+
+/* What it had not been told of may have happened or not. */
+void vs_guest_kill(struct vsim *s)
+{
+	struct vs_guest *g = &s->guest;
 
 	if (g->node)
-		sim_log(s, "the guest on %u is dead", g->node);
+		vs_log(s, "the guest on %u is dead", g->node);
 	if (g->node && g->client && s->nodes[g->node].up) {
 		uint64_t client = g->client;
 
 		g->client = 0;
-		if (sim_chance(s, 500)) /* a machine that is cut off notices later, if at all */
+		if (vs_chance(s, 500)) /* a machine that is cut off notices later, if at all */
 			volume_core_client_gone(s->nodes[g->node].core, client);
 	}
 	g->node = 0;
 	g->client = 0;
+	g->frozen = false;
 	for (unsigned i = 0; i < GUEST_OPS; i++)
 		g->ops[i].used = false;
+	see_answers(s); /* nobody does: its requests are forgotten */
 	s->flush_running = false;
 }
 
-bool guest_idle(const struct sim *s)
+bool vs_guest_idle(const struct vsim *s)
 {
 	for (unsigned i = 0; i < GUEST_OPS; i++)
 		if (s->guest.ops[i].used)
@@ -358,45 +412,66 @@ bool guest_idle(const struct sim *s)
 }
 
 /* Busy, now and then a request, or still for so long that intents are let go. */
-static void choose_pace(struct sim *s)
+static void choose_pace(struct vsim *s)
 {
 	static const unsigned paces[] = {300, 300, 40, 5, 0};
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
 
 	if (s->now < g->pace_until)
 		return;
-	g->pace = paces[sim_random(s, ARRAY_LEN(paces))];
-	g->pace_until = s->now + sim_random(s, 1500 * USEC_PER_MS);
+	g->pace = paces[vs_random(s, ARRAY_LEN(paces))];
+	g->pace_until = s->now + vs_random(s, 1500 * USEC_PER_MS);
 }
 
-void guest_event(struct sim *s, struct event *e)
+/* A guest that begins elsewhere reads everything first. */
+static void check_all(struct vsim *s)
 {
-	struct guest *g = &s->guest;
+	struct vs_guest *g = &s->guest;
+
+	for (unsigned i = 0; g->client && i < GUEST_OPS && g->to_check < HOT; i++) {
+		struct vs_op *op = &g->ops[i];
+
+		if (op->used)
+			continue;
+		memset(op, 0, sizeof *op);
+		op->first = g->to_check;
+		while (op->n < SECTORS_MAX && op->first + op->n < HOT &&
+		       vs_disk_sector(op->first + op->n) == vs_disk_sector(op->first) + op->n)
+			op->n++;
+		g->to_check += op->n;
+		begin(s, i, VOLUME_READ);
+	}
+}
+
+void vs_guest_event(struct vsim *s, struct vs_event *e)
+{
+	struct vs_guest *g = &s->guest;
 
 	(void)e;
-	sim_after(s, 1 + sim_random(s, 20 * USEC_PER_MS), guest_event, 0);
-	if (!g->node)
+	vs_after(s, 1 + vs_random(s, s->guest_every), vs_guest_event, 0);
+	if (!g->node || g->frozen)
 		return;
 	if (!g->client)
 		connect(s);
+	check_all(s);
 	choose_pace(s);
 	for (unsigned i = 0; g->client && !s->healing && !g->quiet && i < GUEST_OPS; i++)
-		if (!g->ops[i].used && sim_chance(s, g->pace))
+		if (!g->ops[i].used && g->to_check == HOT && vs_chance(s, g->pace))
 			issue(s, i);
 }
 
 /* An incremental backup: what was written since the last one (V34). */
-void guest_backup(struct sim *s)
+void vs_guest_backup(struct vsim *s)
 {
-	struct node *n = &s->nodes[s->row.primary];
+	struct vs_node *n = &s->nodes[s->row.primary];
 	uint32_t copy[HOT];
 	struct volume_ballot base;
 
-	if (!n->up || n->disk.state.incarnation != store_member(s, n->id)->incarnation)
+	if (!n->up || n->disk.state.incarnation != vs_member(s, n->id)->incarnation)
 		return;
 	memcpy(copy, s->backup.data, sizeof copy);
 	for (unsigned h = 0; h < HOT; h++) {
-		struct volume_ballot stamp = volume_core_stamp(n->core, disk_sector(h) / PER_BLOCK);
+		struct volume_ballot stamp = volume_core_stamp(n->core, vs_disk_sector(h) / PER_BLOCK);
 
 		if (!s->backup.on || volume_ballot_compare(stamp, s->backup.base) > 0)
 			copy[h] = n->disk.cached[h];
@@ -408,6 +483,6 @@ void guest_backup(struct sim *s)
 	s->backup.on = true;
 	for (unsigned h = 0; h < HOT; h++)
 		if (copy[h] != n->disk.cached[h])
-			sim_violate(s, "K", "a backup lacks the last write to sector %llu",
-				    (unsigned long long)disk_sector(h));
+			vs_violate(s, "K", "a backup lacks the last write to sector %llu",
+				   (unsigned long long)vs_disk_sector(h));
 }

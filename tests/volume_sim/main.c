@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *planted_bug;
+
 #define SECONDS 15
 #define HEAL    25
 
@@ -64,58 +66,43 @@ static const char *const bugs[] = {
 	"early_reballot",
 };
 
-static void end(struct sim *s)
+static void end(struct vsim *s)
 {
 	for (unsigned n = 1; n <= NODES; n++)
-		node_crash(s, n);
-	sim_end(s);
+		vs_node_crash(s, n);
+	vs_end(s);
 }
 
-static bool run(uint64_t seed, bool verbose, struct sim *s)
+static bool run(uint64_t seed, bool verbose, struct vsim *s)
 {
-	memset(s, 0, sizeof *s);
-	s->seed = seed;
-	s->random = seed * 0x9e3779b97f4a7c15ULL + 1;
+	vs_init(s, seed, &store_around);
 	s->verbose = verbose;
 	s->stories = seed % 4 == 3;
 	s->disturbed = seed % 8 == 7;
 	s->renews = seed % 16 == 14 || (!planted_bug && seed % 4 == 1); /* other histories are kept as they are */
-	for (int i = 0; i < 8; i++)
-		(void)sim_random(s, 2);
-	for (unsigned h = 0; h < HOT; h++) {
-		set_only(&s->allowed[h], 0);
-		set_only(&s->flushed[h], 0);
-	}
-	for (unsigned n = 1; n <= NODES; n++) {
-		struct node *h = &s->nodes[n];
-
-		h->id = n;
-		h->power = true;
-		h->disk.state.incarnation = sim_random(s, UINT64_MAX) | 1;
-		for (unsigned b = 1; b <= NODES; b++)
-			s->link_life[n][b] = s->lives = 1;
-	}
+	for (unsigned n = 1; n <= NODES; n++)
+		vs_add_replica(s, n);
 	faults_choose(s);
 	store_create(s);
 	for (unsigned n = 1; n <= NODES; n++)
-		node_start(s, n);
-	guest_start(s, 1, 1);
-	sim_after(s, USEC_PER_MS, guest_event, 0);
-	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
-	sim_after(s, 500 * USEC_PER_MS, faults_event, 0);
+		vs_node_start(s, n);
+	vs_guest_start(s, 1, 1);
+	vs_after(s, USEC_PER_MS, vs_guest_event, 0);
+	vs_after(s, 50 * USEC_PER_MS, store_leader, 0);
+	vs_after(s, 500 * USEC_PER_MS, faults_event, 0);
 	if (!planted_bug && s->seed % 4 == 0) /* those histories are kept as they are */
-		sim_after(s, 500 * USEC_PER_MS, scrub_event, 0);
+		vs_after(s, 500 * USEC_PER_MS, scrub_event, 0);
 	if (s->renews)
-		sim_after(s, 500 * USEC_PER_MS, renew_event, 0);
+		vs_after(s, 500 * USEC_PER_MS, renew_event, 0);
 	if (s->stories)
 		stories_start(s);
-	sim_run(s, SECONDS * USEC_PER_SEC);
+	vs_run(s, SECONDS * USEC_PER_SEC);
 	if (!s->violation) {
 		faults_heal(s);
-		sim_run(s, (SECONDS + HEAL) * USEC_PER_SEC);
+		vs_run(s, (SECONDS + HEAL) * USEC_PER_SEC);
 	}
 	if (!s->violation)
-		check_end(s);
+		vs_check_end(s);
 	if (verbose)
 		printf("acked %llu, read %llu, compared %llu, takeovers %llu, colds %llu, joins %llu, scrubs %llu, "
 		       "renewals %llu, frames on the older link %llu, events %llu\n",
@@ -127,7 +114,7 @@ static bool run(uint64_t seed, bool verbose, struct sim *s)
 	return s->violation == NULL;
 }
 
-static void report(const struct sim *s)
+static void report(const struct vsim *s)
 {
 	printf("seed %llu: %s violated at %.3f s: %s\n", (unsigned long long)s->seed, s->violation,
 	       (double)s->now / 1e6, s->detail);
@@ -136,7 +123,7 @@ static void report(const struct sim *s)
 }
 
 /* Seeds from @first on, until @count were run or @box seconds are over (0: no limit). Stops at a violation. */
-static uint64_t campaign(struct sim *s, uint64_t first, uint64_t count, unsigned box, bool verbose, bool *ret_ok)
+static uint64_t campaign(struct vsim *s, uint64_t first, uint64_t count, unsigned box, bool verbose, bool *ret_ok)
 {
 	usec_t end_at = clock_boottime() + box * USEC_PER_SEC;
 	uint64_t n;
@@ -156,7 +143,7 @@ static bool is_known(const char *bug)
 }
 
 /* One line of the file: each bug must be caught by its seed, "none SEED" must pass. */
-static bool replay_line(struct sim *s, const char *bug, uint64_t seed)
+static bool replay_line(struct vsim *s, const char *bug, uint64_t seed)
 {
 	bool ok, is_none = strcmp(bug, "none") == 0;
 
@@ -173,7 +160,7 @@ static bool replay_line(struct sim *s, const char *bug, uint64_t seed)
 	return ok;
 }
 
-static int replay(struct sim *s, const char *path)
+static int replay(struct vsim *s, const char *path)
 {
 	FILE *f = fopen(path, "r");
 	char bug[64], seed[32];
@@ -219,7 +206,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"seed", 1, 0, 's'},    {"seeds", 1, 0, 'n'},   {"box", 1, 0, 'b'},  {"bug", 1, 0, 'p'},
 		{"planted", 1, 0, 'r'}, {"verbose", 0, 0, 'v'}, {"help", 0, 0, 'h'}, {0}};
-	struct sim *s = xcalloc(1, sizeof *s);
+	struct vsim *s = xcalloc(1, sizeof *s);
 	uint64_t first = 1, count = 0, n;
 	unsigned box = 0;
 	bool verbose = false, ok;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Links that are made anew: two of them stand side by side, each in its own order, the streams move from the older to
  * the newer one by HELLO, what lingers in the older one comes after that, and then either ends. As engine_links.c. */
-#include "tests/volume_sim/sim.h"
+#include "tests/volume_sim/vsim.h"
 
 static bool is_answer(enum volume_frame_kind kind)
 {
@@ -9,20 +9,20 @@ static bool is_answer(enum volume_frame_kind kind)
 }
 
 /* Of the link on which @from sends @f. */
-uint64_t renew_life_for(const struct sim *s, unsigned from, unsigned to, const struct volume_frame *f)
+uint64_t renew_life_for(const struct vsim *s, unsigned from, unsigned to, const struct volume_frame *f)
 {
 	if (!s->renews || f->kind == VOLUME_F_NACK)
 		return s->link_life[from][to];
 	return is_answer(f->kind) ? s->in[from][to] : s->out[from][to];
 }
 
-bool renew_stands(const struct sim *s, unsigned from, unsigned to, uint64_t life)
+bool renew_stands(const struct vsim *s, unsigned from, unsigned to, uint64_t life)
 {
 	return life == s->link_life[from][to] || (life && life == s->older[from][to]);
 }
 
 /* When it arrives: each link keeps its order. */
-usec_t renew_queue(struct sim *s, unsigned from, unsigned to, uint64_t life, usec_t at)
+usec_t renew_queue(struct vsim *s, unsigned from, unsigned to, uint64_t life, usec_t at)
 {
 	bool is_newest = life == s->link_life[from][to];
 	usec_t *last = is_newest ? &s->link_last[from][to] : &s->older_last[from][to];
@@ -35,7 +35,7 @@ usec_t renew_queue(struct sim *s, unsigned from, unsigned to, uint64_t life, use
 	return at;
 }
 
-void renew_came(struct sim *s, unsigned from, unsigned to, uint64_t life, const struct volume_frame *f)
+void renew_came(struct vsim *s, unsigned from, unsigned to, uint64_t life, const struct volume_frame *f)
 {
 	if (life == s->older[from][to])
 		s->overtaken++;
@@ -44,35 +44,35 @@ void renew_came(struct sim *s, unsigned from, unsigned to, uint64_t life, const 
 }
 
 /* The stream of @node as the primary begins on the newest link. */
-void renew_begin(struct sim *s, unsigned node, unsigned peer)
+void renew_begin(struct vsim *s, unsigned node, unsigned peer)
 {
 	s->out[node][peer] = s->link_life[node][peer];
 	volume_core_link_up(s->nodes[node].core, peer);
 }
 
-static void begin_event(struct sim *s, struct event *e)
+static void begin_event(struct vsim *s, struct vs_event *e)
 {
 	if (s->link[e->node][e->a] && s->out[e->node][e->a] != s->link_life[e->node][e->a])
 		renew_begin(s, e->node, (unsigned)e->a);
 }
 
-static void begin_soon(struct sim *s, unsigned a, unsigned b, usec_t within)
+static void begin_soon(struct vsim *s, unsigned a, unsigned b, usec_t within)
 {
 	if (s->nodes[a].up)
-		sim_after(s, sim_random(s, within), begin_event, a)->a = b;
+		vs_after(s, vs_random(s, within), begin_event, a)->a = b;
 	if (s->nodes[b].up)
-		sim_after(s, sim_random(s, within), begin_event, b)->a = a;
+		vs_after(s, vs_random(s, within), begin_event, b)->a = a;
 }
 
 /* What is on it is lost, or lingers. */
-static void end_older(struct sim *s, unsigned a, unsigned b)
+static void end_older(struct vsim *s, unsigned a, unsigned b)
 {
 	s->older[a][b] = s->older[b][a] = 0;
 	begin_soon(s, a, b, 5 * USEC_PER_MS);
 }
 
 /* The newer one dies, and the older one is the newest again. */
-static void end_newer(struct sim *s, unsigned a, unsigned b)
+static void end_newer(struct vsim *s, unsigned a, unsigned b)
 {
 	s->link_life[a][b] = s->link_life[b][a] = s->older[a][b];
 	s->link_last[a][b] = s->older_last[a][b];
@@ -81,14 +81,14 @@ static void end_newer(struct sim *s, unsigned a, unsigned b)
 	begin_soon(s, a, b, 5 * USEC_PER_MS);
 }
 
-static usec_t lag(struct sim *s)
+static usec_t lag(struct vsim *s)
 {
-	return sim_chance(s, 500) ? sim_random(s, 300 * USEC_PER_MS) : 0;
+	return vs_chance(s, 500) ? vs_random(s, 300 * USEC_PER_MS) : 0;
 }
 
-static void renew(struct sim *s, unsigned a, unsigned b)
+static void renew(struct vsim *s, unsigned a, unsigned b)
 {
-	sim_log(s, "the link of %u and %u is made anew", a, b);
+	vs_log(s, "the link of %u and %u is made anew", a, b);
 	s->renewals++;
 	s->older[a][b] = s->older[b][a] = s->link_life[a][b];
 	s->older_last[a][b] = s->link_last[a][b];
@@ -101,17 +101,17 @@ static void renew(struct sim *s, unsigned a, unsigned b)
 }
 
 /* Of any two: another link, or the end of one of the two that they have. */
-void renew_event(struct sim *s, struct event *e)
+void renew_event(struct vsim *s, struct vs_event *e)
 {
-	unsigned a = 1 + (unsigned)sim_random(s, NODES), b = a % NODES + 1;
+	unsigned a = 1 + (unsigned)vs_random(s, NODES), b = a % NODES + 1;
 	bool is_whole = s->link[a][b] && !s->lossy[a][b] && !s->lossy[b][a];
 
 	(void)e;
 	if (is_whole && !s->older[a][b])
 		renew(s, a, b);
-	else if (is_whole && sim_chance(s, 250))
+	else if (is_whole && vs_chance(s, 250))
 		end_newer(s, a, b);
 	else if (is_whole)
 		end_older(s, a, b);
-	sim_after(s, sim_random(s, 300 * USEC_PER_MS), renew_event, 0);
+	vs_after(s, vs_random(s, 300 * USEC_PER_MS), renew_event, 0);
 }

@@ -6,33 +6,70 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct volume_member *store_member(struct sim *s, unsigned node)
+/* ---- rows ---- */
+
+bool node_has_store(const struct vsim *s, unsigned node)
 {
-	for (size_t i = 0; i < s->row.n_members; i++)
-		if (s->row.members[i].node == node)
-			return &s->row.members[i];
-	return NULL;
+	return s->healing || s->now >= s->nodes[node].no_store_until;
 }
 
-static void committed(struct sim *s, const char *what)
+/* The row as it is now reaches the node, soon or late. */
+static void tell(struct vsim *s, unsigned node)
+{
+	usec_t delay = 500 + vs_random(s, 20 * USEC_PER_MS);
+
+	if (!s->nodes[node].up || !node_has_store(s, node))
+		return;
+	if (!s->healing && vs_random(s, 1000) < s->faults.lag)
+		delay += vs_random(s, 2 * USEC_PER_SEC);
+	vs_row(s, node, &s->row, delay);
+}
+
+/* A store that begins knows less than it did: what it has applied again so far. */
+static void old_row_event(struct vsim *s, struct vs_event *e)
+{
+	const struct volume_row *row = &s->rows[vs_random(s, ROWS)];
+
+	if (row->version)
+		volume_core_row(s->nodes[e->node].core, row);
+}
+
+static void row_again_event(struct vsim *s, struct vs_event *e)
+{
+	tell(s, e->node);
+	vs_after(s, 200 * USEC_PER_MS, row_again_event, e->node);
+}
+
+static void begins(struct vsim *s, unsigned node)
+{
+	if (!s->healing && vs_chance(s, 300)) {
+		vs_after(s, 0, old_row_event, node);
+		vs_after(s, vs_random(s, USEC_PER_SEC), row_again_event, node);
+	} else {
+		vs_after(s, 0, row_again_event, node);
+	}
+}
+
+static void committed(struct vsim *s, const char *what)
 {
 	s->row.version++;
 	s->rows[s->row.version % ROWS] = s->row;
-	sim_log(s, "store: %s: epoch %u, primary %u, in sync%s%s%s", what, s->row.epoch, s->row.primary,
-		store_member(s, 1)->in_sync ? " 1" : "", store_member(s, 2)->in_sync ? " 2" : "",
-		store_member(s, 3)->in_sync ? " 3" : "");
+	s->touched = true;
+	vs_log(s, "store: %s: epoch %u, primary %u, in sync%s%s%s", what, s->row.epoch, s->row.primary,
+	       vs_member(s, 1)->in_sync ? " 1" : "", vs_member(s, 2)->in_sync ? " 2" : "",
+	       vs_member(s, 3)->in_sync ? " 3" : "");
 	for (unsigned n = 1; n <= NODES; n++)
-		node_row(s, n);
+		tell(s, n);
 }
 
-static void next_epoch(struct sim *s)
+static void next_epoch(struct vsim *s)
 {
 	s->old_row = s->row;
 	s->row.epoch++;
 }
 
 /* CREATE */
-void store_create(struct sim *s)
+void store_create(struct vsim *s)
 {
 	s->row = (struct volume_row){
 		.version = 1, .epoch = 1, .primary = 1, .primary_since = 1, .vm_epoch = 1, .n_members = NODES};
@@ -55,7 +92,7 @@ struct asked {
 	int rc;
 };
 
-static void answer_event(struct sim *s, struct event *e)
+static void answer_event(struct vsim *s, struct vs_event *e)
 {
 	struct asked *a = e->p;
 
@@ -63,7 +100,7 @@ static void answer_event(struct sim *s, struct event *e)
 }
 
 /* Planted: without compare-and-set. */
-static bool blind_removal(struct sim *s, unsigned from, const struct volume_change *c)
+static bool blind_removal(struct vsim *s, unsigned from, const struct volume_change *c)
 {
 	struct volume_row now = s->row;
 
@@ -79,9 +116,9 @@ static bool blind_removal(struct sim *s, unsigned from, const struct volume_chan
 	return true;
 }
 
-static int apply(struct sim *s, unsigned from, const struct volume_change *c)
+static int apply(struct vsim *s, unsigned from, const struct volume_change *c)
 {
-	struct volume_member *m = c->kind == VOLUME_BUMP ? NULL : store_member(s, c->node);
+	struct volume_member *m = c->kind == VOLUME_BUMP ? NULL : vs_member(s, c->node);
 
 	if (blind_removal(s, from, c)) {
 		committed(s, "REMOVE, blindly");
@@ -110,11 +147,11 @@ static int apply(struct sim *s, unsigned from, const struct volume_change *c)
 	return 0;
 }
 
-static void propose_event(struct sim *s, struct event *e)
+static void propose_event(struct vsim *s, struct vs_event *e)
 {
 	struct asked *a = e->p;
-	struct node *n = &s->nodes[e->a];
-	struct event *answer;
+	struct vs_node *n = &s->nodes[e->a];
+	struct vs_event *answer;
 	struct asked *copy;
 	bool reaches = node_has_store(s, (unsigned)e->a);
 
@@ -123,51 +160,51 @@ static void propose_event(struct sim *s, struct event *e)
 		return; /* nobody waits for it any more; what was asked for may have come true all the same */
 	copy = xcalloc(1, sizeof *copy);
 	*copy = *a;
-	if (sim_chance(s, 100))
+	if (vs_chance(s, 100))
 		copy->rc = -ETIMEDOUT; /* the answer got lost */
-	answer = sim_after(s, 500 + sim_random(s, 20 * USEC_PER_MS), answer_event, (unsigned)e->a);
+	answer = vs_after(s, 500 + vs_random(s, 20 * USEC_PER_MS), answer_event, (unsigned)e->a);
 	answer->p = copy;
 }
 
-void store_propose(struct sim *s, unsigned node, const struct volume_change *c)
+static void propose(struct vsim *s, unsigned node, const struct volume_change *c)
 {
 	struct asked *a = xcalloc(1, sizeof *a);
-	usec_t delay = 500 + s->nodes[node].ask_lag + sim_random(s, 30 * USEC_PER_MS);
-	struct event *e;
+	usec_t delay = 500 + s->nodes[node].ask_lag + vs_random(s, 30 * USEC_PER_MS);
+	struct vs_event *e;
 
-	sim_log(s, "node %u asks for %s %u at epoch %u", node,
-		c->kind == VOLUME_REMOVE ? "REMOVE"
-		: c->kind == VOLUME_ADD  ? "ADD"
-					 : "BUMP",
-		c->node, c->epoch);
-	if (!s->healing && sim_random(s, 1000) < s->faults.lag * 3)
-		delay += sim_random(s, 2 * USEC_PER_SEC);
+	vs_log(s, "node %u asks for %s %u at epoch %u", node,
+	       c->kind == VOLUME_REMOVE ? "REMOVE"
+	       : c->kind == VOLUME_ADD  ? "ADD"
+					: "BUMP",
+	       c->node, c->epoch);
+	if (!s->healing && vs_random(s, 1000) < s->faults.lag * 3)
+		delay += vs_random(s, 2 * USEC_PER_SEC);
 	a->c = *c;
-	e = sim_after(s, delay, propose_event, 0);
+	e = vs_after(s, delay, propose_event, 0);
 	e->a = node;
 	e->b = s->nodes[node].life;
 	e->p = a;
 }
 
 /* REPORT */
-static void report_event(struct sim *s, struct event *e)
+static void report_event(struct vsim *s, struct vs_event *e)
 {
-	struct node *n = &s->nodes[e->node];
-	struct volume_member *m = store_member(s, e->node);
+	struct vs_node *n = &s->nodes[e->node];
+	struct volume_member *m = vs_member(s, e->node);
 
 	if (!node_has_store(s, e->node)) {
-		sim_after(s, 100 * USEC_PER_MS, report_event, e->node);
+		vs_after(s, 100 * USEC_PER_MS, report_event, e->node);
 		return;
 	}
 	m->reported = n->disk.state.incarnation;
 	s->row.version++;
 	s->rows[s->row.version % ROWS] = s->row;
-	node_row(s, e->node);
+	tell(s, e->node);
 }
 
-void store_report(struct sim *s, unsigned node)
+static void report(struct vsim *s, unsigned node)
 {
-	sim_after(s, 500 + sim_random(s, 30 * USEC_PER_MS), report_event, node);
+	vs_after(s, 500 + vs_random(s, 30 * USEC_PER_MS), report_event, node);
 }
 
 /* ---- the leader ---- */
@@ -178,9 +215,9 @@ static bool has_lost(const struct volume_member *m)
 }
 
 /* TAKEOVER: the old VM is dead, as the caller made sure. */
-void store_move(struct sim *s, unsigned to, bool keep_old)
+void store_move(struct vsim *s, unsigned to, bool keep_old)
 {
-	struct volume_member *old = store_member(s, s->row.primary), *m = store_member(s, to);
+	struct volume_member *old = vs_member(s, s->row.primary), *m = vs_member(s, to);
 	uint32_t epoch = s->row.epoch;
 
 	next_epoch(s);
@@ -193,12 +230,12 @@ void store_move(struct sim *s, unsigned to, bool keep_old)
 	s->row.primary_since = s->row.vm_epoch = epoch + 1;
 	s->takeovers++;
 	committed(s, "TAKEOVER");
-	guest_start(s, to, s->row.vm_epoch);
+	vs_guest_start(s, to, s->row.vm_epoch);
 }
 
-static void make_cold(struct sim *s, struct volume_member *b)
+static void make_cold(struct vsim *s, struct volume_member *b)
 {
-	bool alone = sim_chance(s, 300);
+	bool alone = vs_chance(s, 300);
 
 	next_epoch(s);
 	for (size_t i = 0; i < s->row.n_members; i++) {
@@ -218,10 +255,10 @@ static void make_cold(struct sim *s, struct volume_member *b)
 	}
 	s->colds++;
 	committed(s, "COLD");
-	guest_start(s, b->node, s->row.vm_epoch);
+	vs_guest_start(s, b->node, s->row.vm_epoch);
 }
 
-void store_force(struct sim *s, struct volume_member *b)
+void store_force(struct vsim *s, struct volume_member *b)
 {
 	CHECK(!b->in_sync);
 	next_epoch(s);
@@ -234,11 +271,11 @@ void store_force(struct sim *s, struct volume_member *b)
 		s->allowed[i].n = s->flushed[i].n = 0; /* anything */
 	s->backup.on = false;
 	committed(s, "FORCE");
-	guest_start(s, b->node, s->row.vm_epoch);
+	vs_guest_start(s, b->node, s->row.vm_epoch);
 }
 
 /* An in-sync member that has not lost its cache and runs; else NULL. */
-static struct volume_member *successor(struct sim *s)
+static struct volume_member *successor(struct vsim *s)
 {
 	struct volume_member *all[NODES];
 	size_t n = 0;
@@ -250,10 +287,10 @@ static struct volume_member *successor(struct sim *s)
 		if (in_sync && m->node != s->row.primary && s->nodes[m->node].up && m->reported == m->incarnation)
 			all[n++] = m;
 	}
-	return n ? all[sim_random(s, n)] : NULL;
+	return n ? all[vs_random(s, n)] : NULL;
 }
 
-static struct volume_member *cold_choice(struct sim *s)
+static struct volume_member *cold_choice(struct vsim *s)
 {
 	struct volume_member *found = NULL;
 
@@ -264,13 +301,13 @@ static struct volume_member *cold_choice(struct sim *s)
 			continue;
 		if (!has_lost(m) && !PLANTED(eager_cold)) /* V27 */
 			return NULL;
-		if (has_lost(m) && s->nodes[m->node].up && (!found || sim_chance(s, 500)))
+		if (has_lost(m) && s->nodes[m->node].up && (!found || vs_chance(s, 500)))
 			found = m;
 	}
 	return found;
 }
 
-static struct volume_member *forced_choice(struct sim *s)
+static struct volume_member *forced_choice(struct vsim *s)
 {
 	for (size_t i = 0; i < s->row.n_members; i++) {
 		struct volume_member *m = &s->row.members[i];
@@ -281,19 +318,19 @@ static struct volume_member *forced_choice(struct sim *s)
 	return NULL;
 }
 
-static bool primary_is_bad(struct sim *s)
+static bool primary_is_bad(struct vsim *s)
 {
-	const struct volume_member *m = store_member(s, s->row.primary);
+	const struct volume_member *m = vs_member(s, s->row.primary);
 
 	return !s->nodes[s->row.primary].power || has_lost(m) || !node_has_store(s, s->row.primary);
 }
 
-void store_leader(struct sim *s, struct event *e)
+void store_leader(struct vsim *s, struct vs_event *e)
 {
 	struct volume_member *m;
 
 	(void)e;
-	sim_after(s, 50 * USEC_PER_MS, store_leader, 0);
+	vs_after(s, 50 * USEC_PER_MS, store_leader, 0);
 	if (s->story.begun && !s->story.led)
 		return;
 	if (!primary_is_bad(s)) {
@@ -305,17 +342,54 @@ void store_leader(struct sim *s, struct event *e)
 	if (s->now - s->primary_bad_since < 300 * USEC_PER_MS)
 		return;
 	if ((m = successor(s))) {
-		guest_kill(s);
+		vs_guest_kill(s);
 		store_move(s, m->node, false);
 	} else if ((m = cold_choice(s))) {
-		guest_kill(s);
+		vs_guest_kill(s);
 		make_cold(s, m);
 	} else if (s->faults.force && !s->healing && s->now - s->primary_bad_since > 3 * USEC_PER_SEC &&
 		   (m = forced_choice(s))) {
-		guest_kill(s);
+		vs_guest_kill(s);
 		store_force(s, m);
 	} else {
 		return;
 	}
 	s->primary_bad_since = 0;
 }
+
+/* ---- around the volume ---- */
+
+static bool is_cut(const struct vsim *s, unsigned from, unsigned to)
+{
+	return s->now < s->cut_until[from][to];
+}
+
+static bool may_dial(const struct vsim *s, unsigned a, unsigned b)
+{
+	return !is_cut(s, a, b) && !is_cut(s, b, a);
+}
+
+static bool allows(const struct vsim *s, unsigned node)
+{
+	(void)s;
+	(void)node;
+	return true;
+}
+
+static void stepped(struct vsim *s, unsigned node)
+{
+	(void)node;
+	if (s->story.next)
+		stories_step(s);
+}
+
+const struct vs_around store_around = {
+	.propose = propose,
+	.look = tell,
+	.begins = begins,
+	.is_open = report,
+	.is_cut = is_cut,
+	.may_dial = may_dial,
+	.allows = allows,
+	.stepped = stepped,
+};

@@ -7,49 +7,49 @@
 #define TOLD_FROM   128 /* the last story, in seeds from this on: histories that were recorded before are kept */
 #define STEPS_MAX   14  /* and at least one that is empty */
 
-struct step {
-	bool (*when)(struct sim *s);
-	void (*then)(struct sim *s); /* NULL: nothing */
+struct vs_step {
+	bool (*when)(struct vsim *s);
+	void (*then)(struct vsim *s); /* NULL: nothing */
 };
 
 /* ---- what it does ---- */
 
-static void set_cut(struct sim *s, unsigned a, unsigned b, bool on)
+static void set_cut(struct vsim *s, unsigned a, unsigned b, bool on)
 {
 	s->cut_until[a][b] = s->cut_until[b][a] = on ? s->now + 60 * USEC_PER_SEC : 0;
 	if (on)
-		link_break(s, a, b);
+		vs_link_break(s, a, b);
 }
 
-static void part_a_b(struct sim *s)
+static void part_a_b(struct vsim *s)
 {
 	set_cut(s, s->story.a, s->story.b, true);
 }
 
-static void join_a_b(struct sim *s)
+static void join_a_b(struct vsim *s)
 {
 	set_cut(s, s->story.a, s->story.b, false);
 }
 
-static void cut_b(struct sim *s)
+static void cut_b(struct vsim *s)
 {
 	part_a_b(s);
 	set_cut(s, s->story.c, s->story.b, true);
 }
 
-static void cut_c(struct sim *s)
+static void cut_c(struct vsim *s)
 {
 	set_cut(s, s->story.a, s->story.c, true);
 	set_cut(s, s->story.b, s->story.c, true);
 }
 
-static void cut_b_and_c(struct sim *s)
+static void cut_b_and_c(struct vsim *s)
 {
 	cut_b(s);
 	cut_c(s);
 }
 
-static void join_all(struct sim *s)
+static void join_all(struct vsim *s)
 {
 	for (unsigned a = 1; a <= NODES; a++)
 		for (unsigned b = a + 1; b <= NODES; b++)
@@ -57,178 +57,178 @@ static void join_all(struct sim *s)
 }
 
 /* The guest writes, and its node is the only one that may answer it. */
-static void write_it(struct sim *s)
+static void write_it(struct vsim *s)
 {
-	(void)guest_issue(s, VOLUME_WRITE, s->story.hot);
+	(void)vs_guest_issue(s, VOLUME_WRITE, s->story.hot);
 }
 
-static void zero_it(struct sim *s)
+static void zero_it(struct vsim *s)
 {
-	(void)guest_issue(s, VOLUME_ZERO, s->story.hot);
+	(void)vs_guest_issue(s, VOLUME_ZERO, s->story.hot);
 }
 
-static void read_it(struct sim *s)
+static void read_it(struct vsim *s)
 {
-	(void)guest_issue(s, VOLUME_READ, s->story.hot);
+	(void)vs_guest_issue(s, VOLUME_READ, s->story.hot);
 }
 
-static void flush(struct sim *s)
+static void flush(struct vsim *s)
 {
-	(void)guest_issue(s, VOLUME_FLUSH, 0);
+	(void)vs_guest_issue(s, VOLUME_FLUSH, 0);
 }
 
-static void write_alone(struct sim *s)
+static void write_alone(struct vsim *s)
 {
 	part_a_b(s);
 	write_it(s);
 }
 
 /* What it asked for and was not told stays unknown to its node, for it does not come back. */
-static void hold_guest(struct sim *s)
+static void hold_guest(struct vsim *s)
 {
 	s->guest.held = true;
 }
 
-static void restart(struct sim *s, unsigned node)
+static void restart(struct vsim *s, unsigned node)
 {
-	node_crash(s, node);
-	node_start(s, node);
+	vs_node_crash(s, node);
+	vs_node_start(s, node);
 }
 
-static void restart_a(struct sim *s)
+static void restart_a(struct vsim *s)
 {
 	restart(s, s->story.a);
 }
 
 /* Its engine settles first. */
-static void restart_a_and_write(struct sim *s)
+static void restart_a_and_write(struct vsim *s)
 {
 	restart_a(s);
 	write_it(s);
 }
 
-static void restart_b(struct sim *s)
+static void restart_b(struct vsim *s)
 {
 	restart(s, s->story.b);
 }
 
-static void ask_late_for_b(struct sim *s)
+static void ask_late_for_b(struct vsim *s)
 {
 	s->nodes[s->story.a].ask_lag = USEC_PER_SEC;
 	join_all(s);
 }
 
-static void wait_for_the_answer(struct sim *s)
+static void wait_for_the_answer(struct vsim *s)
 {
 	s->story.at = s->now + 1200 * USEC_PER_MS;
 }
 
-static void restart_a_without_b(struct sim *s)
+static void restart_a_without_b(struct vsim *s)
 {
 	s->nodes[s->story.a].ask_lag = 0;
 	cut_b(s);
 	restart_a(s);
 }
 
-static void restart_a_held(struct sim *s)
+static void restart_a_held(struct vsim *s)
 {
 	hold_guest(s);
 	restart_a(s);
 }
 
-static void restart_a_near_b(struct sim *s)
+static void restart_a_near_b(struct vsim *s)
 {
 	join_a_b(s);
 	restart_a_held(s);
 }
 
-static void power_off_a(struct sim *s)
+static void power_off_a(struct vsim *s)
 {
 	hold_guest(s);
-	node_power_off(s, s->story.a);
+	vs_node_power_off(s, s->story.a);
 }
 
-static void power_on(struct sim *s, unsigned node)
+static void power_on(struct vsim *s, unsigned node)
 {
 	s->nodes[node].power = true;
 	s->nodes[node].boot++;
-	node_start(s, node);
+	vs_node_start(s, node);
 }
 
-static void power_on_a(struct sim *s)
+static void power_on_a(struct vsim *s)
 {
 	power_on(s, s->story.a);
 	join_all(s);
 }
 
-static void power_cut_b(struct sim *s)
+static void power_cut_b(struct vsim *s)
 {
-	node_power_off(s, s->story.b);
+	vs_node_power_off(s, s->story.b);
 	power_on(s, s->story.b);
 }
 
-static void power_cut_c(struct sim *s)
+static void power_cut_c(struct vsim *s)
 {
-	node_power_off(s, s->story.c);
+	vs_node_power_off(s, s->story.c);
 	power_on(s, s->story.c);
 }
 
-static void power_cut_all(struct sim *s)
+static void power_cut_all(struct vsim *s)
 {
 	s->story.led = true;
 	for (unsigned n = 1; n <= NODES; n++)
-		node_power_off(s, n);
+		vs_node_power_off(s, n);
 	for (unsigned n = 1; n <= NODES; n++)
 		power_on(s, n);
 }
 
 /* The takeover by another, which the guest's death comes before. */
-static void move(struct sim *s, unsigned to, bool keep_old)
+static void move(struct vsim *s, unsigned to, bool keep_old)
 {
-	const struct volume_member *m = store_member(s, to);
+	const struct volume_member *m = vs_member(s, to);
 
 	if (!m->in_sync || m->reported != m->incarnation) { /* a fault came between */
 		s->story.until = s->now;
 		return;
 	}
-	guest_kill(s);
+	vs_guest_kill(s);
 	store_move(s, to, keep_old);
 }
 
-static void move_to_b(struct sim *s)
+static void move_to_b(struct vsim *s)
 {
 	hold_guest(s);
 	move(s, s->story.b, s->nodes[s->story.a].up);
 }
 
-static void move_to_c(struct sim *s)
+static void move_to_c(struct vsim *s)
 {
 	hold_guest(s);
-	move(s, s->story.c, sim_chance(s, 500));
+	move(s, s->story.c, vs_chance(s, 500));
 }
 
-static void a_dies_and_b_takes_over(struct sim *s)
+static void a_dies_and_b_takes_over(struct vsim *s)
 {
 	power_off_a(s);
 	move_to_b(s);
 }
 
-static void b_takes_over_from_a(struct sim *s)
+static void b_takes_over_from_a(struct vsim *s)
 {
 	join_all(s);
 	move(s, s->story.b, false);
 }
 
-static void write_without_c(struct sim *s)
+static void write_without_c(struct vsim *s)
 {
 	set_cut(s, s->story.a, s->story.c, true);
 	write_it(s);
 }
 
 /* What a node promises reaches its disk late. A does not hear of the takeover. */
-static void b_takes_over(struct sim *s, unsigned slow)
+static void b_takes_over(struct vsim *s, unsigned slow)
 {
-	struct node *n = &s->nodes[slow];
+	struct vs_node *n = &s->nodes[slow];
 
 	n->stall[W_STATE] = 4 * USEC_PER_SEC;
 	n->stall_until[W_STATE] = s->now + 2 * USEC_PER_SEC;
@@ -237,18 +237,18 @@ static void b_takes_over(struct sim *s, unsigned slow)
 	move(s, s->story.b, false);
 }
 
-static void b_takes_over_and_c_is_slow(struct sim *s)
+static void b_takes_over_and_c_is_slow(struct vsim *s)
 {
 	b_takes_over(s, s->story.c);
 }
 
-static void b_takes_over_and_is_slow(struct sim *s)
+static void b_takes_over_and_is_slow(struct vsim *s)
 {
 	b_takes_over(s, s->story.b);
 }
 
 /* It forgets what is not on its disk, and meets the old primary first. */
-static void restart_near_a(struct sim *s, unsigned node)
+static void restart_near_a(struct vsim *s, unsigned node)
 {
 	set_cut(s, s->story.b, s->story.c, true);
 	s->nodes[node].no_store_until = s->now + USEC_PER_SEC;
@@ -256,66 +256,66 @@ static void restart_near_a(struct sim *s, unsigned node)
 	set_cut(s, s->story.a, node, false);
 }
 
-static void restart_c_near_a(struct sim *s)
+static void restart_c_near_a(struct vsim *s)
 {
 	restart_near_a(s, s->story.c);
 }
 
-static void restart_b_near_a(struct sim *s)
+static void restart_b_near_a(struct vsim *s)
 {
 	restart_near_a(s, s->story.b);
 }
 
-static void force(struct sim *s, unsigned node)
+static void force(struct vsim *s, unsigned node)
 {
-	struct volume_member *m = store_member(s, node);
+	struct volume_member *m = vs_member(s, node);
 
 	if (m->in_sync || !m->reported) {
 		s->story.until = s->now;
 		return;
 	}
-	guest_kill(s);
+	vs_guest_kill(s);
 	store_force(s, m);
 }
 
-static void force_b(struct sim *s)
+static void force_b(struct vsim *s)
 {
 	hold_guest(s);
 	force(s, s->story.b);
 }
 
-static void force_b_behind_a(struct sim *s)
+static void force_b_behind_a(struct vsim *s)
 {
 	s->nodes[s->story.a].no_store_until = s->story.until;
 	force_b(s);
 }
 
-static void force_a_behind_b(struct sim *s)
+static void force_a_behind_b(struct vsim *s)
 {
 	s->nodes[s->story.b].no_store_until = s->story.until;
 	s->guest.held = false;
 	force(s, s->story.a);
 }
 
-static void stall(struct sim *s, unsigned node, enum write_kind kind)
+static void stall(struct vsim *s, unsigned node, enum vs_write_kind kind)
 {
 	s->nodes[node].stall[kind] = 4 * USEC_PER_SEC;
 	s->nodes[node].stall_until[kind] = s->story.until;
 }
 
-static void write_not_at_a(struct sim *s)
+static void write_not_at_a(struct vsim *s)
 {
 	stall(s, s->story.a, W_INTENTS);
 	write_it(s);
 }
 
-static void write_without_c_not_at_a(struct sim *s)
+static void write_without_c_not_at_a(struct vsim *s)
 {
 	cut_c(s);
 	write_not_at_a(s);
 }
 
-static void write_late_at_b(struct sim *s)
+static void write_late_at_b(struct vsim *s)
 {
 	stall(s, s->story.b, W_DATA);
 	s->nodes[s->story.b].stall[W_DATA] = 700 * USEC_PER_MS;
@@ -323,43 +323,43 @@ static void write_late_at_b(struct sim *s)
 }
 
 /* C joins while B, whose disk is slow, settles the same blocks. */
-static void restart_a_near_slow_b(struct sim *s)
+static void restart_a_near_slow_b(struct vsim *s)
 {
 	stall(s, s->story.b, W_DATA);
 	join_all(s);
 	restart_a_held(s);
 }
 
-static void write_alone_at_the_end(struct sim *s)
+static void write_alone_at_the_end(struct vsim *s)
 {
 	s->story.hot = 3 * PER_BLOCK + 1; /* of an extent: who joins is there before it is copied */
 	write_alone(s);
 }
 
 /* A new epoch comes, and what A promises in it reaches its disk late. */
-static void cut_c_and_a_is_slow(struct sim *s)
+static void cut_c_and_a_is_slow(struct vsim *s)
 {
 	stall(s, s->story.a, W_STATE);
 	cut_c(s);
 }
 
 /* It goes on from what its disk has. */
-static void restart_a_that_is_no_more_slow(struct sim *s)
+static void restart_a_that_is_no_more_slow(struct vsim *s)
 {
 	s->nodes[s->story.a].stall_until[W_STATE] = 0;
 	restart_a_held(s);
 }
 
-static void reconnect(struct sim *s)
+static void reconnect(struct vsim *s)
 {
-	guest_reconnect(s);
+	vs_guest_reconnect(s);
 }
 
 /* ---- the stories ---- */
 
 static const struct {
 	const char *name;
-	struct step steps[STEPS_MAX];
+	struct vs_step steps[STEPS_MAX];
 } stories[] = {
 	/* A copy is lost with the power before any flush. */
 	{"copy_is_cut",
@@ -516,65 +516,65 @@ static const struct {
 
 /* ---- one after the other ---- */
 
-static void next_story(struct sim *s, struct event *e)
+static void next_story(struct vsim *s, struct vs_event *e)
 {
-	struct story *t = &s->story;
-	size_t kind = sim_random(s, ARRAY_LEN(stories) - (s->seed < TOLD_FROM));
+	struct vs_story *t = &s->story;
+	size_t kind = vs_random(s, ARRAY_LEN(stories) - (s->seed < TOLD_FROM));
 
 	(void)e;
 	if (s->healing)
 		return;
 	faults_end(s);
-	*t = (struct story){.name = stories[kind].name, .next = stories[kind].steps, .until = s->now + TOLD_WITHIN};
-	t->hot = (unsigned)sim_random(s, HOT);
+	*t = (struct vs_story){.name = stories[kind].name, .next = stories[kind].steps, .until = s->now + TOLD_WITHIN};
+	t->hot = (unsigned)vs_random(s, HOT);
 	s->guest.quiet = true;
 }
 
-void stories_start(struct sim *s)
+void stories_start(struct vsim *s)
 {
-	sim_after(s, sim_random(s, 2 * USEC_PER_SEC), next_story, 0);
+	vs_after(s, vs_random(s, 2 * USEC_PER_SEC), next_story, 0);
 }
 
-static void end_story(struct sim *s, const char *how)
+static void end_story(struct vsim *s, const char *how)
 {
-	sim_log(s, "story %s ends: %s", s->story.name, how);
-	s->story = (struct story){0};
+	vs_log(s, "story %s ends: %s", s->story.name, how);
+	s->story = (struct vs_story){0};
 	faults_end(s);
 	stories_start(s);
 }
 
 /* Who is who is known when the story begins. */
-static void cast(struct sim *s)
+static void cast(struct vsim *s)
 {
-	struct story *t = &s->story;
+	struct vs_story *t = &s->story;
 
 	t->begun = true;
 	t->a = s->row.primary;
 	t->b = t->a % NODES + 1;
 	t->c = t->b % NODES + 1;
-	if (sim_chance(s, 500)) {
+	if (vs_chance(s, 500)) {
 		t->b = t->c;
 		t->c = t->a % NODES + 1;
 	}
-	sim_log(s, "story %s: a %u, b %u, c %u, sector %llu", t->name, t->a, t->b, t->c,
-		(unsigned long long)disk_sector(t->hot));
+	vs_log(s, "story %s: a %u, b %u, c %u, sector %llu", t->name, t->a, t->b, t->c,
+	       (unsigned long long)vs_disk_sector(t->hot));
 }
 
-void stories_step(struct sim *s)
+void stories_step(struct vsim *s)
 {
-	struct story *t = &s->story;
+	struct vs_story *t = &s->story;
 
 	if (s->now >= t->until) {
 		end_story(s, "it cannot go on");
 		return;
 	}
 	while (t->next->when && s->now < t->until && t->next->when(s)) {
-		void (*then)(struct sim * s) = t->next->then;
+		void (*then)(struct vsim * s) = t->next->then;
 
 		if (!t->begun)
 			cast(s);
 		t->epoch = s->row.epoch;
-		t->at = s->now + 20 * USEC_PER_MS + sim_random(s, 200 * USEC_PER_MS);
+		t->at = s->now + 20 * USEC_PER_MS + vs_random(s, 200 * USEC_PER_MS);
 		t->next++;
 		if (then)
 			then(s);
