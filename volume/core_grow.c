@@ -22,7 +22,7 @@ uint64_t core_blocks(const struct volume_core *c)
 /* Only a FORCE names a replica that has no room yet. */
 bool grow_may_lead(const struct volume_core *c)
 {
-	return c->row.size <= c->config.size || PLANTED(lead_without_room);
+	return c->row.size <= c->config.size || PLANTED(grow_without_room);
 }
 
 /* It would refuse what lies behind its end. */

@@ -80,7 +80,7 @@ static void check_equal(struct vsim *s)
 			uint64_t offset = vs_disk_sector(h) * SECTOR;
 
 			if (p->disk.cached[h] == x->disk.cached[h] || volume_core_busy(p->core, offset, SECTOR) ||
-			    volume_core_needs(p->core, m->node, offset / VOLUME_BLOCK_BYTES))
+			    (offset < p->disk.size && volume_core_needs(p->core, m->node, offset / VOLUME_BLOCK_BYTES)))
 				continue;
 			vs_violate(s, "D", "sector %llu is %u on primary %u and %u on %u",
 				   (unsigned long long)offset / SECTOR, p->disk.cached[h], p->id, x->disk.cached[h],
@@ -105,7 +105,7 @@ void vs_check_known(struct vsim *s, struct vs_node *n)
 			uint64_t offset = vs_disk_sector(h) * SECTOR;
 
 			if (n->disk.cached[h] == o->disk.cached[h] || volume_core_busy(n->core, offset, SECTOR) ||
-			    volume_core_needs(n->core, x, offset / VOLUME_BLOCK_BYTES))
+			    (offset < n->disk.size && volume_core_needs(n->core, x, offset / VOLUME_BLOCK_BYTES)))
 				continue;
 			vs_violate(s, "E", "the comparison of %u with %u misses sector %llu (%u and %u)", n->id, x,
 				   (unsigned long long)offset / SECTOR, n->disk.cached[h], o->disk.cached[h]);

@@ -53,6 +53,11 @@ static void connect(struct vsim *s)
 		return;
 	g->client = ++g->next_number;
 	g->lead = st.lead.epoch;
+	if (volume_core_size(s->nodes[g->node].core) < g->size) {
+		vs_violate(s, "R", "the disk has shrunk from %llu bytes", (unsigned long long)g->size);
+		return;
+	}
+	g->size = volume_core_size(s->nodes[g->node].core);
 	for (unsigned i = 0; i < GUEST_OPS; i++)
 		if (g->ops[i].used && g->client)
 			submit(s, i);
@@ -112,7 +117,7 @@ static bool choose_range(struct vsim *s, struct vs_op *op, bool writes)
 	unsigned first = (unsigned)vs_random(s, HOT), n = 1 + (unsigned)vs_random(s, vs_chance(s, 300) ? 36 : 4);
 	unsigned k;
 
-	for (k = 0; k < n && first + k < HOT; k++)
+	for (k = 0; k < n && first + k < HOT && (vs_disk_sector(first + k) + 1) * SECTOR <= s->guest.size; k++)
 		if (vs_disk_sector(first + k) != vs_disk_sector(first) + k || (writes && is_pending(s, first + k)))
 			break;
 	op->first = first;
@@ -471,7 +476,10 @@ void vs_guest_backup(struct vsim *s)
 		return;
 	memcpy(copy, s->backup.data, sizeof copy);
 	for (unsigned h = 0; h < HOT; h++) {
-		struct volume_ballot stamp = volume_core_stamp(n->core, vs_disk_sector(h) / PER_BLOCK);
+		struct volume_ballot stamp = {0, 0};
+
+		if (vs_disk_sector(h) * SECTOR < n->disk.size)
+			stamp = volume_core_stamp(n->core, vs_disk_sector(h) / PER_BLOCK);
 
 		if (!s->backup.on || volume_ballot_compare(stamp, s->backup.base) > 0)
 			copy[h] = n->disk.cached[h];

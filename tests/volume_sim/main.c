@@ -64,6 +64,8 @@ static const char *const bugs[] = {
 	"run_through_write",
 	"ride_any_flush",
 	"early_reballot",
+	"grow_in_epoch",
+	"grow_without_room",
 };
 
 static void end(struct vsim *s)
@@ -80,6 +82,7 @@ static bool run(uint64_t seed, bool verbose, struct vsim *s)
 	s->stories = seed % 4 == 3;
 	s->disturbed = seed % 8 == 7;
 	s->renews = seed % 16 == 14 || (!planted_bug && seed % 4 == 1); /* other histories are kept as they are */
+	s->grows = seed % 16 == 10 && (!planted_bug || strncmp(planted_bug, "grow", 4) == 0);
 	for (unsigned n = 1; n <= NODES; n++)
 		vs_add_replica(s, n);
 	faults_choose(s);
@@ -92,6 +95,8 @@ static bool run(uint64_t seed, bool verbose, struct vsim *s)
 	vs_after(s, 500 * USEC_PER_MS, faults_event, 0);
 	if (!planted_bug && s->seed % 4 == 0) /* those histories are kept as they are */
 		vs_after(s, 500 * USEC_PER_MS, scrub_event, 0);
+	if (s->grows)
+		vs_after(s, vs_random(s, 4 * USEC_PER_SEC), grow_event, 0);
 	if (s->renews)
 		vs_after(s, 500 * USEC_PER_MS, renew_event, 0);
 	if (s->stories)

@@ -337,6 +337,8 @@ static void tick_event(struct vsim *s, struct vs_event *e)
 
 	vs_after(s, 40 * USEC_PER_MS + vs_random(s, 10 * USEC_PER_MS), tick_event, e->node);
 	volume_core_tick(n->core, s->now);
+	if (s->grows)
+		vs_grow_tick(s, e->node);
 }
 
 static void row_event(struct vsim *s, struct vs_event *e)
@@ -344,6 +346,7 @@ static void row_event(struct vsim *s, struct vs_event *e)
 	struct vs_node *n = &s->nodes[e->node];
 	struct volume_row *row = e->p;
 
+	n->wanted = row->grow_to > row->size ? row->grow_to : row->size;
 	volume_core_row(n->core, row);
 }
 
@@ -360,7 +363,7 @@ void vs_node_start(struct vsim *s, unsigned node)
 	struct vs_node *n = &s->nodes[node];
 	struct volume_effects fx = effects;
 	struct volume_config config = {.self = node,
-				       .size = SIZE,
+				       .size = n->disk.size,
 				       .state = n->disk.state,
 				       .intents = n->disk.intents,
 				       .stamps = n->disk.stamps,
@@ -376,6 +379,7 @@ void vs_node_start(struct vsim *s, unsigned node)
 	n->life++;
 	n->buffers = 0;
 	n->stopped_until = 0;
+	n->wanted = n->growing = 0;
 	memset(n->was_known, 0, sizeof n->was_known);
 	config.replica[0] = (uint8_t)node;
 	fx.ctx = n;

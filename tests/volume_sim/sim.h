@@ -14,6 +14,14 @@ void store_leader(struct vsim *s, struct vs_event *e);
 void store_move(struct vsim *s, unsigned to, bool keep_old);
 void store_force(struct vsim *s, struct volume_member *b);
 
+void store_committed(struct vsim *s, const char *what);
+
+/* ---- store_grow.c ---- */
+void grow_create(struct vsim *s);
+void grow_try(struct vsim *s);
+bool grow_may_add(const struct vsim *s, const struct volume_member *m);
+void grow_event(struct vsim *s, struct vs_event *e);
+
 /* ---- faults.c ---- */
 void faults_choose(struct vsim *s);
 void faults_event(struct vsim *s, struct vs_event *e);

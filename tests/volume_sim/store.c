@@ -50,8 +50,9 @@ static void begins(struct vsim *s, unsigned node)
 	}
 }
 
-static void committed(struct vsim *s, const char *what)
+void store_committed(struct vsim *s, const char *what)
 {
+	grow_try(s);
 	s->row.version++;
 	s->rows[s->row.version % ROWS] = s->row;
 	s->touched = true;
@@ -81,6 +82,7 @@ void store_create(struct vsim *s)
 		m->in_sync = n == 1;
 		m->incarnation = n == 1 ? s->nodes[n].disk.state.incarnation : 0;
 	}
+	grow_create(s);
 	s->old_row = s->row;
 }
 
@@ -121,7 +123,7 @@ static int apply(struct vsim *s, unsigned from, const struct volume_change *c)
 	struct volume_member *m = c->kind == VOLUME_BUMP ? NULL : vs_member(s, c->node);
 
 	if (blind_removal(s, from, c)) {
-		committed(s, "REMOVE, blindly");
+		store_committed(s, "REMOVE, blindly");
 		return 0;
 	}
 	if (c->epoch != s->row.epoch || s->row.primary != from)
@@ -131,18 +133,18 @@ static int apply(struct vsim *s, unsigned from, const struct volume_change *c)
 			return -EINVAL;
 		next_epoch(s);
 		m->in_sync = false;
-		committed(s, "REMOVE");
+		store_committed(s, "REMOVE");
 	} else if (c->kind == VOLUME_ADD) {
-		if (!m || m->in_sync)
+		if (!m || m->in_sync || !grow_may_add(s, m))
 			return -EINVAL;
 		next_epoch(s);
 		m->in_sync = true;
 		m->incarnation = c->incarnation;
 		s->joins++;
-		committed(s, "ADD");
+		store_committed(s, "ADD");
 	} else {
 		next_epoch(s);
-		committed(s, "BUMP");
+		store_committed(s, "BUMP");
 	}
 	return 0;
 }
@@ -197,6 +199,8 @@ static void report_event(struct vsim *s, struct vs_event *e)
 		return;
 	}
 	m->reported = n->disk.state.incarnation;
+	m->size = n->disk.size;
+	grow_try(s);
 	s->row.version++;
 	s->rows[s->row.version % ROWS] = s->row;
 	tell(s, e->node);
@@ -229,7 +233,7 @@ void store_move(struct vsim *s, unsigned to, bool keep_old)
 	s->row.primary = to;
 	s->row.primary_since = s->row.vm_epoch = epoch + 1;
 	s->takeovers++;
-	committed(s, "TAKEOVER");
+	store_committed(s, "TAKEOVER");
 	vs_guest_start(s, to, s->row.vm_epoch);
 }
 
@@ -254,7 +258,7 @@ static void make_cold(struct vsim *s, struct volume_member *b)
 		s->cold[i] = true;
 	}
 	s->colds++;
-	committed(s, "COLD");
+	store_committed(s, "COLD");
 	vs_guest_start(s, b->node, s->row.vm_epoch);
 }
 
@@ -270,7 +274,7 @@ void store_force(struct vsim *s, struct volume_member *b)
 	for (unsigned i = 0; i < HOT; i++)
 		s->allowed[i].n = s->flushed[i].n = 0; /* anything */
 	s->backup.on = false;
-	committed(s, "FORCE");
+	store_committed(s, "FORCE");
 	vs_guest_start(s, b->node, s->row.vm_epoch);
 }
 

@@ -41,6 +41,7 @@ struct vs_set {
 struct vs_disk {
 	uint32_t cached[HOT], durable[HOT];
 	uint64_t cached_seq[HOT], durable_seq[HOT];
+	uint64_t size; /* for which there is room */
 	struct volume_state state;
 	uint8_t intents[8 * ((EXTENTS + 63) / 64)];
 	struct volume_ballot stamps[EXTENTS * VOLUME_EXTENT_BLOCKS];
@@ -84,7 +85,8 @@ struct vs_node {
 	usec_t no_store_until;                       /* cut off from the quorum */
 	usec_t ask_lag;                              /* what it asks the store for takes so much longer */
 	bool was_known[NODES + 1];
-	usec_t stopped_until; /* SIGSTOP: nothing is delivered */
+	usec_t stopped_until;     /* SIGSTOP: nothing is delivered */
+	uint64_t wanted, growing; /* room: as its rows say; that is being made, 0: none is */
 };
 
 struct vs_op {
@@ -109,6 +111,7 @@ struct vs_guest {
 	unsigned node;  /* 0: it is off */
 	uint32_t epoch; /* in which it was placed there; 0: that in which it finds its engine leading */
 	uint64_t gen;   /* of a cluster's VM */
+	uint64_t size;  /* of its disk, as it knows */
 	bool frozen;    /* SIGSTOP: it asks for nothing and sees no answer until it goes on */
 	struct vs_ticket *answers, **answers_end; /* which it has not seen */
 	unsigned to_check;                        /* sectors from here on are read before anything else */
@@ -185,6 +188,7 @@ struct vsim {
 	bool lossy[NODES + 1][NODES + 1]; /* a stream with a gap: nothing more of it arrives, and it breaks soon */
 	/* a link that is made anew: the older one stands beside it, by its life; 0: none */
 	bool renews;
+	bool grows; /* the volume begins small */
 	uint64_t older[NODES + 1][NODES + 1], lives;
 	usec_t older_last[NODES + 1][NODES + 1], older_lag[NODES + 1][NODES + 1];
 	uint64_t out[NODES + 1][NODES + 1], in[NODES + 1][NODES + 1]; /* as in engine_links.c */
@@ -247,6 +251,9 @@ void vs_node_power_off(struct vsim *s, unsigned node);
 /* The row reaches the node after @delay. */
 void vs_row(struct vsim *s, unsigned node, const struct volume_row *row, usec_t delay);
 void vs_link_break(struct vsim *s, unsigned a, unsigned b);
+
+/* ---- grow.c ---- */
+void vs_grow_tick(struct vsim *s, unsigned node);
 
 /* ---- renew.c ---- */
 uint64_t renew_life_for(const struct vsim *s, unsigned from, unsigned to, const struct volume_frame *f);

@@ -41,6 +41,7 @@ void vs_init(struct vsim *s, uint64_t seed, const struct vs_around *around)
 	}
 	s->guest_every = 20 * USEC_PER_MS;
 	s->guest.to_check = HOT;
+	s->guest.size = SIZE;
 }
 
 void vs_add_replica(struct vsim *s, unsigned node)
@@ -49,6 +50,7 @@ void vs_add_replica(struct vsim *s, unsigned node)
 
 	n->is_member = n->power = true;
 	n->disk.state.incarnation = vs_random(s, UINT64_MAX) | 1;
+	n->disk.size = SIZE;
 }
 
 static bool before(const struct vs_event *a, const struct vs_event *b)
