@@ -159,8 +159,9 @@ struct world {
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
 	struct story story;
-	bool disks; /* the VMs have them */
-	uint64_t disks_seen;
+	bool disks;                 /* the VMs have them */
+	bool flaps;                 /* and their replicas part and meet again all the time */
+	uint64_t disks_seen;        /* index up to which their rows were looked at */
 	struct sim_volume *volumes; /* one per VM, or NULL */
 	struct sim_engine engines[SIM_NODES + 1];
 	uint64_t proposals;
