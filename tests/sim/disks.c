@@ -265,8 +265,8 @@ static void check_row(struct world *w, const struct host *h, const struct store_
 
 void sim_disks_check(struct world *w)
 {
+	static struct store_volume rows[SIM_VMS];
 	const struct host *h;
-	const struct store_volume *rows;
 	size_t n;
 
 	if (!w->disks)
@@ -274,10 +274,10 @@ void sim_disks_check(struct world *w)
 	for (unsigned i = 0; i < SIM_VMS; i++)
 		follow(&w->volumes[i]);
 	h = newest(w);
-	if (!h || store_changes(h->store) == w->disks_seen)
+	if (!h || store_applied(h->store) <= w->disks_seen)
 		return;
-	w->disks_seen = store_changes(h->store);
-	rows = node_volumes(h->node, &n);
+	w->disks_seen = store_applied(h->store);
+	n = store_volumes(h->store, rows, SIM_VMS);
 	for (size_t i = 0; i < n; i++) {
 		struct volume_row row = sim_row_of(&rows[i]);
 
@@ -378,6 +378,21 @@ static void fault_event(struct world *w, struct event *e)
 	sim_after(w, sim_random(w, 800 * USEC_PER_MS), fault_event, OWNER_WORLD, 0);
 }
 
+/* The replicas of a VM part and meet again so often that its movability comes and goes (L20 to L22). */
+static void flap_event(struct world *w, struct event *e)
+{
+	if (w->healing)
+		return;
+	for (unsigned i = 0; i < SIM_VMS; i++) {
+		unsigned a = node_of(i, 0), b = node_of(i, 1);
+		struct vsim *s = &w->volumes[i].s;
+
+		if (replicas_of(i) == 2 && sim_chance(w, 500))
+			s->cut_until[a][b] = s->cut_until[b][a] = w->now + sim_random(w, 900 * USEC_PER_MS);
+	}
+	sim_after(w, 500 * USEC_PER_MS + sim_random(w, 1500 * USEC_PER_MS), flap_event, OWNER_WORLD, e->node);
+}
+
 void sim_disks_start(struct world *w)
 {
 	if (!w->disks)
@@ -387,6 +402,8 @@ void sim_disks_start(struct world *w)
 	for (unsigned i = 0; i < SIM_VMS; i++)
 		vs_after(&w->volumes[i].s, USEC_PER_MS, vs_guest_event, 0);
 	sim_after(w, 5 * USEC_PER_SEC, fault_event, OWNER_WORLD, 0);
+	if (w->flaps)
+		sim_after(w, 5 * USEC_PER_SEC, flap_event, OWNER_WORLD, 0);
 }
 
 void sim_disks_heal(struct world *w)

@@ -286,7 +286,11 @@ static void propose(struct vsim *s, unsigned node, const struct volume_change *c
 	e = up(v, node, propose_event);
 	e->c = l->asked;
 	e->p = copy;
-	if (!w->healing && sim_chance(w, 100)) /* the owner learns of it, and is not heard of for some time */
+	if (w->healing)
+		return;
+	if (w->flaps && c->kind == VOLUME_ADD && sim_chance(w, 400)) /* it comes true, and the owner hears of nothing */
+		sim_after(w, sim_random(w, 150 * USEC_PER_MS), isolate_event, OWNER_WORLD, node);
+	else if (sim_chance(w, 100)) /* the owner learns of it, and is not heard of for some time */
 		sim_after(w, 200 * USEC_PER_MS + sim_random(w, USEC_PER_SEC), isolate_event, OWNER_WORLD, node);
 }
 

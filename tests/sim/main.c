@@ -101,6 +101,7 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 	w->faults.behind = seed % 5 == 0;
 	w->disks = seed % 4 == 0;
 	w->unsound = seed % 64 == 36;
+	w->flaps = seed % 32 == 12;
 	w->dead = seed % 32 == 20 ? 1 + (unsigned)(seed / 32 % SIM_NODES) : 0;
 	set_timing(w);
 	for (int i = 0; i < 8; i++)

@@ -159,9 +159,10 @@ struct world {
 	usec_t link_last[SIM_NODES + 1][SIM_NODES + 1]; /* FIFO: nothing overtakes */
 	struct faults faults;
 	struct story story;
-	bool disks;   /* the VMs have them */
-	bool unsound; /* and the nodes' engines cannot be relied on, now this one's, now that one's */
-	uint64_t disks_seen;
+	bool disks;                 /* the VMs have them */
+	bool unsound;               /* and the nodes' engines cannot be relied on, now this one's, now that one's */
+	bool flaps;                 /* and their replicas part and meet again all the time */
+	uint64_t disks_seen;        /* index up to which their rows were looked at */
 	struct sim_volume *volumes; /* one per VM, or NULL */
 	struct sim_engine engines[SIM_NODES + 1];
 	uint64_t proposals;
