@@ -255,13 +255,37 @@ static int grow(struct agent *agent, const struct wanted *w, const char *where, 
 	return 0;
 }
 
-static uint32_t count_named(const struct wanted *w)
+static uint32_t count_named(const uint32_t nodes[REPLICAS_MAX])
 {
 	uint32_t n = 0;
 
-	while (n < REPLICAS_MAX && w->nodes[n])
+	while (n < REPLICAS_MAX && nodes[n])
 		n++;
 	return n;
+}
+
+/* A node that is named and has no replica yet must be able to take one now. */
+static int check_named(struct agent *agent, const struct wanted *w, const char *where, const struct store_volume *old,
+		       struct apply_places *places, struct err *e)
+{
+	for (size_t i = 0; i < count_named(w->nodes); i++) {
+		node_id_t node = w->nodes[i];
+		struct store_node row;
+		char why[120];
+		bool full = false;
+
+		if (store_volume_on(old, node))
+			continue;
+		if (can_take(agent, places, node, w->size, &full)) {
+			places->bytes[node] += w->size;
+			continue;
+		}
+		(void)snprintf(why, sizeof why, "%.40s cannot take a replica: it %s",
+			       store_node(agent->store, node, &row) ? row.name : "a node",
+			       full ? "has no room" : "is not up, or has no engine");
+		return refuse(e, where, w->name, why);
+	}
+	return 0;
 }
 
 /* What can change of one that is there. */
@@ -281,8 +305,14 @@ static int change(struct agent *agent, const struct wanted *w, const char *where
 	rc = grow(agent, w, where, old, places, c, e);
 	if (rc < 0)
 		return rc;
-	if (count_named(w) > replicas)
-		replicas = count_named(w);
+	if (!w->has_nodes && replicas < count_named(old->nodes))
+		return refuse(e, where, w->name,
+			      "more nodes are named for it than replicas are wanted: say nodes too, [] for anywhere");
+	if (count_named(w->nodes) > replicas)
+		replicas = count_named(w->nodes);
+	rc = check_named(agent, w, where, old, places, e);
+	if (rc < 0)
+		return rc;
 	if (replicas != old->replicas || (w->has_nodes && memcmp(w->nodes, old->nodes, sizeof w->nodes) != 0))
 		add_set(w, replicas, c);
 	return 0;
@@ -307,6 +337,8 @@ static const char *read_nodes(struct agent *agent, const struct msgpack_object *
 	size_t n = unpack_count(list);
 
 	ret->has_nodes = list && !unpack_is_nil(list);
+	if (ret->has_nodes && !unpack_is_array(list))
+		return "nodes must be a list of names (kedge node ls)";
 	if (n > REPLICAS_MAX || (ret->has_replicas && n > ret->replicas))
 		return "nodes names more of them than replicas are wanted";
 	for (size_t i = 0; i < n; i++) {

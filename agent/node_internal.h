@@ -179,7 +179,7 @@ void node_movable_plan(struct node *n, const struct scheduler_view *view);
 
 /* node_unsound.c */
 /* Who leaves a node whose engine cannot be relied on; what became of the engines is kept as an event. */
-void node_unsound_step(struct node *n, const struct scheduler_view *view);
+void node_unsound_step(struct node *n, const struct scheduler_view *view, bool has_moved);
 
 /* node_leader.c */
 /* Propose @entry, which holds the one command for @row that is in flight. Takes @entry. */

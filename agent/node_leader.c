@@ -356,7 +356,7 @@ static void moves_step(struct node *n, const struct consensus_view *raft)
 	count = scheduler_plan(&view, moves, MOVES_PER_STEP);
 	for (size_t i = 0; i < count; i++) /* L8: in the very turn of the decision */
 		submit(n, &n->vms[moves[i].vm], &moves[i]);
-	node_unsound_step(n, &view);
+	node_unsound_step(n, &view, count > 0);
 	node_volumes_step(n, raft, &view);
 	node_movable_plan(n, &view);
 	free(nodes);

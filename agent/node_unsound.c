@@ -52,14 +52,13 @@ static void look_at(struct node *n, const struct scheduler_node *node)
 	l->was_sound = !node->unsound;
 }
 
-void node_unsound_step(struct node *n, const struct scheduler_view *view)
+void node_unsound_step(struct node *n, const struct scheduler_view *view, bool has_moved)
 {
-	struct scheduler_move moves[MOVES_PER_STEP];
-	size_t count = scheduler_leave(view, moves, MOVES_PER_STEP);
+	struct scheduler_move move;
 
-	for (size_t i = 0; i < count; i++)
-		if (n->leader_vms[moves[i].vm].busy == 0) /* it may have got its move in this very turn */
-			end_instance(n, &n->vms[moves[i].vm], moves[i].reason);
+	if (!has_moved &&
+	    scheduler_leave(view, &move)) /* what moves in this very turn takes room that is not counted yet */
+		end_instance(n, &n->vms[move.vm], move.reason);
 	for (size_t i = 0; i < view->n_nodes; i++)
 		look_at(n, &view->nodes[i]);
 }

@@ -133,7 +133,7 @@ static struct scheduler_disk view_of(const struct store_volume *v)
 	struct scheduler_disk d = {.name = v->name,
 				   .primary = v->primary,
 				   .n_replicas = v->n_members,
-				   .size = v->size,
+				   .size = v->grow_to ? v->grow_to : v->size,
 				   .wanted = v->replicas,
 				   .filling = v->filling};
 

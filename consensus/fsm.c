@@ -20,14 +20,13 @@ static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void *
 	return 0;
 }
 
-/* libraft 0.22 applies a change of members and takes note of it only in its next event. A snapshot in between would say
- * that the older members are the last ones, and once the log behind it is cut, so would this node after its next start
- * for good: a voter that takes itself for none. Refused, it is taken after that event. */
+/* libraft 0.22 applies a change of members and takes note of it only in its next event, or not at all where the next
+ * change is in the log already. A snapshot meanwhile would say that older members are the last ones, and once the log
+ * behind it is cut, so would this node after its next start for good: a voter that takes itself for none. Refused, it
+ * is taken when no change is under way. */
 static bool members_are_behind(const struct consensus *c)
 {
-	raft_index change = c->raft.configuration_uncommitted_index;
-
-	return change != 0 && change <= c->raft.last_applied;
+	return c->raft.configuration_uncommitted_index != 0;
 }
 
 static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)

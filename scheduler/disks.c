@@ -128,11 +128,20 @@ static bool waits_for_named(const struct scheduler_view *v, const struct schedul
 	return false;
 }
 
-/* The node with the fewest replicas that could take one more, rather one whose engine is sound; 0: none. */
-static node_id_t room_for(const struct scheduler_view *v, const struct scheduler_disk *d)
+/* Are all that were named and have none up? Then those that cannot take one are not in a short reboot. */
+static bool named_are_up(const struct scheduler_view *v, const struct scheduler_disk *d)
+{
+	for (size_t i = 0; i < SCHEDULER_REPLICAS_MAX && d->nodes[i]; i++)
+		if (!replica_on(d, d->nodes[i]) && !is_up(v, d->nodes[i]))
+			return false;
+	return true;
+}
+
+/* The node with the fewest replicas that could take one more, rather one whose engine is sound; 0: none. @named: only
+ * of those that were. */
+static node_id_t room_for(const struct scheduler_view *v, const struct scheduler_disk *d, bool named)
 {
 	const struct scheduler_node *best = NULL;
-	bool named = waits_for_named(v, d);
 
 	for (size_t i = 0; i < v->n_nodes; i++) {
 		const struct scheduler_node *n = &v->nodes[i];
@@ -169,6 +178,15 @@ static const struct scheduler_replica *superfluous(const struct scheduler_view *
 	return found;
 }
 
+/* Who gets one more replica: those that were named first, and others in their stead where none of these can. */
+static node_id_t new_place(const struct scheduler_view *v, const struct scheduler_disk *d, unsigned present)
+{
+	bool named = waits_for_named(v, d);
+	node_id_t to = named || present < d->wanted ? room_for(v, d, named) : 0;
+
+	return to == 0 && named && present < d->wanted && named_are_up(v, d) ? room_for(v, d, false) : to;
+}
+
 enum scheduler_replicas scheduler_replicas(const struct scheduler_view *v, const struct scheduler_disk *d,
 					   node_id_t *ret_node)
 {
@@ -184,8 +202,8 @@ enum scheduler_replicas scheduler_replicas(const struct scheduler_view *v, const
 		present += !is_away(v, r->node);
 	}
 	*ret_node = 0;
-	if ((present < d->wanted || waits_for_named(v, d)) && d->n_replicas < SCHEDULER_REPLICAS_MAX)
-		*ret_node = room_for(v, d);
+	if (d->n_replicas < SCHEDULER_REPLICAS_MAX)
+		*ret_node = new_place(v, d, present);
 	if (*ret_node)
 		return SCHEDULER_ADD;
 	r = members > d->wanted ? superfluous(v, d) : NULL;

@@ -215,19 +215,29 @@ static bool all_in_sync_on(const struct scheduler_vm *vm, node_id_t node)
 	return true;
 }
 
-size_t scheduler_leave(const struct scheduler_view *v, struct scheduler_move *ret, size_t max)
+/* It is on its way from such a node, and does not show yet where it will take room. */
+static bool is_leaving(const struct scheduler_view *v, const struct scheduler_vm *vm)
 {
-	size_t n = 0;
+	const struct scheduler_node *owner = vm->owner ? node_of(v, vm->owner) : NULL;
 
-	for (size_t i = 0; i < v->n_vms && n < max; i++) {
-		node_id_t to = may_leave(v, &v->vms[i]) ? best_of(v, &v->vms[i], ret, n, WISH_SOUND) : 0;
+	return owner && owner->unsound && vm->run && (vm->busy || vm->ending || vm->out != SCHEDULER_IN);
+}
+
+bool scheduler_leave(const struct scheduler_view *v, struct scheduler_move *ret)
+{
+	for (size_t i = 0; i < v->n_vms; i++)
+		if (is_leaving(v, &v->vms[i]))
+			return false;
+	for (size_t i = 0; i < v->n_vms; i++) {
+		node_id_t to = may_leave(v, &v->vms[i]) ? best_of(v, &v->vms[i], NULL, 0, WISH_SOUND) : 0;
 
 		if (to == 0 || !all_in_sync_on(&v->vms[i], to))
 			continue;
-		ret[n] = (struct scheduler_move){.vm = i, .to = to};
-		(void)snprintf(ret[n++].reason, sizeof ret->reason, "the volume engine of its node is unsound");
+		*ret = (struct scheduler_move){.vm = i, .to = to};
+		(void)snprintf(ret->reason, sizeof ret->reason, "the volume engine of its node is unsound");
+		return true;
 	}
-	return n;
+	return false;
 }
 
 /* ---- why it waits ---- */

@@ -105,9 +105,10 @@ struct scheduler_move {
 /* [any] What to do now, most urgent first, at most @max. Returns the number. */
 size_t scheduler_plan(const struct scheduler_view *view, struct scheduler_move *ret, size_t max);
 
-/* [any] Which VMs shall be ended where they are, since the engine of their node is unsound, and a node whose engine is
- * sound has all of their disks in sync and room for them. One that no other can take stays. */
-size_t scheduler_leave(const struct scheduler_view *view, struct scheduler_move *ret, size_t max);
+/* [any] Which VM shall be ended where it is, since the engine of its node is unsound, and a node whose engine is sound
+ * has all of its disks in sync and room for it? One that no other can take stays. One by one: none while another is on
+ * its way, since what that takes of the room elsewhere does not show yet. False: none. */
+bool scheduler_leave(const struct scheduler_view *view, struct scheduler_move *ret);
 
 /* [any] May @node lead @d, and how? What is out of sync leads only by an administrator's FORCE. */
 enum scheduler_lead scheduler_lead(const struct scheduler_disk *d, node_id_t node);

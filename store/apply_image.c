@@ -95,7 +95,7 @@ void store_apply_image_rm(struct store *s, const struct command_image_rm *c, str
 	store_event_add(s, "image", c->name, "removed by %s", s->actor);
 }
 
-static bool is_used(struct store *s, const char *digest)
+bool store_file_is_used(struct store *s, const char *digest)
 {
 	return count(s, sql_query(&s->q,
 				  "SELECT (SELECT count(*) FROM images WHERE digest=?)"
@@ -110,7 +110,7 @@ void store_apply_image_held(struct store *s, const struct command_image_held *c,
 		(void)add_holder(s, c->digest, c->node, r);
 		return;
 	}
-	if (c->unused && is_used(s, c->digest)) {
+	if (c->unused && store_file_is_used(s, c->digest)) {
 		store_refuse(r, PROTO_E_CONFLICT, "the file is in use");
 		return;
 	}

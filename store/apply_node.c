@@ -40,7 +40,9 @@ void store_apply_node_add(struct store *s, const struct command_node_add *c, str
 		return;
 	}
 	if (c->node > NODES_MAX) {
-		store_refuse(r, PROTO_E_TOO_MANY, "a cluster has at most %d nodes", NODES_MAX);
+		store_refuse(r, PROTO_E_TOO_MANY,
+			     "%d nodes have joined this cluster in its life, and their numbers are not given again",
+			     NODES_MAX);
 		return;
 	}
 	if (!use_token(s, c, r))

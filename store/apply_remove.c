@@ -101,6 +101,30 @@ static void leave_volumes(struct store *s, const struct store_node *node, struct
 	free(rows);
 }
 
+/* ---- files ---- */
+
+/* A file that something refers to and no other node has: what needs it would never start. */
+static void check_files(struct store *s, const struct store_node *node, struct store_result *r)
+{
+	sqlite3_stmt *st =
+		sql_query(&s->q,
+			  "SELECT digest FROM holders WHERE node=? AND NOT EXISTS (SELECT 1 FROM holders AS others"
+			  " WHERE others.digest = holders.digest AND others.node <> holders.node) ORDER BY digest",
+			  "u", (uint64_t)node->node);
+	char only[DIGEST_BYTES_MAX] = "", digest[DIGEST_BYTES_MAX];
+
+	while (sql_row(&s->q, st)) {
+		sql_str(st, 0, digest, sizeof digest);
+		if (only[0] == '\0' && store_file_is_used(s, digest))
+			memcpy(only, digest, sizeof only);
+	}
+	if (only[0])
+		store_refuse(r, PROTO_E_CONFLICT,
+			     "node '%s': no other node has the file %.16s... of an image or a VM: kedge image rm, or "
+			     "apply the VM again; or wait until another node has it",
+			     node->name, only);
+}
+
 /* ---- the node ---- */
 
 void store_apply_node_remove(struct store *s, const struct command_node_remove *c, struct store_result *r)
@@ -112,6 +136,8 @@ void store_apply_node_remove(struct store *s, const struct command_node_remove *
 		return;
 	}
 	check_vms(s, &node, r);
+	if (r->code == 0)
+		check_files(s, &node, r);
 	if (r->code == 0)
 		leave_volumes(s, &node, r);
 	if (r->code)

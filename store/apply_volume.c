@@ -221,16 +221,12 @@ static void add_member(struct store *s, struct store_volume *v, struct store_rep
 {
 	struct store_node room;
 
-	if (!m->in_sync && !m->leaving && has_no_room(v, m)) {
-		store_refuse(r, PROTO_E_CONFLICT, "volume '%s': the replica on node %u has no room for all of it yet",
-			     v->name, m->node);
-		return;
-	}
-	if (m->in_sync || m->leaving || m->reported != incarnation) {
+	if (m->in_sync || m->leaving || m->reported != incarnation || has_no_room(v, m)) {
 		store_refuse(r, PROTO_E_CONFLICT, "volume '%s': the replica on node %u %s", v->name, m->node,
-			     m->in_sync   ? "is in sync already"
-			     : m->leaving ? "is being removed"
-					  : "was opened anew meanwhile");
+			     m->in_sync                   ? "is in sync already"
+			     : m->leaving                 ? "is being removed"
+			     : m->reported == incarnation ? "has no room for all of it yet"
+							  : "was opened anew meanwhile");
 		return;
 	}
 	m->in_sync = true;
@@ -491,6 +487,8 @@ void store_apply_volume_set(struct store *s, const struct command_volume_set *c,
 		return;
 	}
 	why = c->has_nodes ? why_not_there(s, c) : NULL;
+	if (!c->has_nodes && c->replicas < REPLICAS_MAX && v.nodes[c->replicas])
+		why = "more nodes are named for it than replicas are wanted";
 	if (why) {
 		store_refuse(r, PROTO_E_INVALID, "volume '%s': %s", c->name, why);
 		return;

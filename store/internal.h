@@ -64,6 +64,8 @@ bool store_volume_must_find(struct store *s, const char *name, struct store_volu
 bool store_disks_are_led(struct store *s, const char *vm, uint32_t node);
 /* The name of a disk of @vm that is not filled yet. False: there is none. */
 bool store_disk_is_filling(struct store *s, const char *vm, char ret[NAME_BYTES_MAX]);
+/* Does anything refer to the file? */
+bool store_file_is_used(struct store *s, const char *digest);
 /* The volume @id shall be erased: what it was to be filled from is free. */
 void store_source_release(struct store *s, const char *id);
 void store_vm_files_release(struct store *s, const char *vm);

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define RELINK_AFTER (50 * USEC_PER_MS)
-#define HEARD_TURNS  25 /* of 20 ms, until streams move though the peer has said nothing on the newer link */
 #define QUIET_TURNS  25 /* without a byte, and the older one is used no more: a stream would be given up by then */
 
 /* Turns are counted and not time, so that a loop that stood still itself blames nobody. */
@@ -20,7 +19,6 @@ struct pair {
 	struct link *newest; /* NULL: none stands */
 	struct link *older;  /* NULL, or it ends once nothing uses it */
 	bool is_worn;        /* the newest, and that was told */
-	unsigned turns;      /* since there are two */
 	unsigned quiet;      /* turns without a byte on the older one */
 	uint64_t received;   /* on it, as of the last turn */
 };
@@ -145,7 +143,7 @@ static uint64_t received(const struct link *l)
 /* Does the engine at the other end have the newest link too? Before that a HELLO would only wait. */
 static bool is_ready(const struct pair *p)
 {
-	return received(p->newest) > 0 || p->turns >= HEARD_TURNS;
+	return received(p->newest) > 0;
 }
 
 static void turn(struct links *s, node_id_t node)
@@ -159,7 +157,6 @@ static void turn(struct links *s, node_id_t node)
 	}
 	if (!p->older)
 		return;
-	p->turns++;
 	n = received(p->older);
 	p->quiet = n == p->received ? p->quiet + 1 : 0;
 	p->received = n;

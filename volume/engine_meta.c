@@ -174,13 +174,53 @@ void meta_map(struct vol *v, uint32_t extent, const struct volume_ballot *stamps
 	next(v);
 }
 
-/* What the store says, or is to say as soon as all in sync have room for it. */
+struct write_back_job {
+	struct job job;
+	struct vol *v;
+	int rc;
+	struct err e;
+};
+
+static void write_back_run(struct job *j)
+{
+	struct write_back_job *w = CONTAINER_OF(j, struct write_back_job, job);
+
+	w->rc = volume_replica_write_back(w->v->replica, &w->e);
+}
+
+static void write_back_done(struct job *j)
+{
+	struct write_back_job *w = CONTAINER_OF(j, struct write_back_job, job);
+	struct vol *v = w->v;
+
+	v->jobs--;
+	if (w->rc < 0)
+		log_error("%s: %s", v->name, w->e.text);
+	if (v->step == VOL_OPEN && w->rc == -EIO) { /* V13 */
+		vol_broken(v, w->rc);
+	} else if (v->step == VOL_OPEN && w->rc < 0) {
+		v->growing = 0;
+		v->grow_again = clock_boottime() + GROW_AGAIN;
+	} else if (v->step == VOL_OPEN) {
+		v->meta.grow_to = v->growing;
+		next(v);
+	}
+	free(w);
+}
+
+/* What the store says, or is to say as soon as all in sync have room for it. What is dirty is written back before: else
+ * promises and intents would wait behind the growth for all of it. */
 void meta_grow(struct vol *v, usec_t now)
 {
 	uint64_t want = v->row.grow_to > v->row.size ? v->row.grow_to : v->row.size;
+	struct write_back_job *w;
 
 	if (v->growing || want <= v->room || now < v->grow_again)
 		return;
-	v->growing = v->meta.grow_to = want;
-	next(v);
+	v->growing = want;
+	w = xcalloc(1, sizeof *w);
+	w->job = (struct job){.run = write_back_run, .done = write_back_done};
+	w->v = v;
+	v->jobs++;
+	job_begin(v->g, &w->job);
 }

@@ -204,6 +204,7 @@ struct open_job {
 	struct vol *v;
 	bool in_sync;  /* as of the row when it began: a newer one may come meanwhile */
 	uint64_t size; /* likewise */
+	uint64_t size_max;
 	struct volume_replica *replica;
 	struct volume_ballot *stamps;
 	int rc;
@@ -241,7 +242,7 @@ static int open_or_make(struct open_job *o)
 	rc = volume_replica_open(path, &options, &o->replica, &o->e);
 	if (rc != -ENOENT)
 		return rc;
-	rc = volume_replica_create(path, o->v->id, o->size, NULL, &o->e);
+	rc = volume_replica_create(path, o->v->id, o->size, NULL, &o->e); /* it gets more room once it is open */
 	return rc < 0 ? rc : volume_replica_open(path, &options, &o->replica, &o->e);
 }
 
@@ -290,7 +291,7 @@ static void open_run(struct job *j)
 
 	loss_look(v->g);
 	o->rc = open_or_make(o);
-	if (o->rc == 0 && volume_replica_super(o->replica)->size > o->size) /* else it gets more room */
+	if (o->rc == 0 && volume_replica_super(o->replica)->size > o->size_max)
 		o->rc = err_set(&o->e, -EINVAL, "the replica here is larger than the store says");
 	if (o->rc == 0)
 		o->rc = blank_if_lost(o);
@@ -378,7 +379,8 @@ void vol_open(struct vol *v)
 	o->job = (struct job){.run = open_run, .done = open_done};
 	o->v = v;
 	o->in_sync = m && m->in_sync;
-	o->size = v->row.grow_to > v->row.size ? v->row.grow_to : v->row.size;
+	o->size = v->row.size;
+	o->size_max = v->row.grow_to > v->row.size ? v->row.grow_to : v->row.size;
 	v->jobs++;
 	job_begin(v->g, &o->job);
 }

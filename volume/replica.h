@@ -117,6 +117,11 @@ int volume_replica_sync(struct volume_replica *r, struct err *e) KEDGE_MUST_CHEC
 /* [any] The engine's own I/O on `data` failed: from now on every call says -EIO (V13). */
 void volume_replica_poison(struct volume_replica *r);
 
+/* [any worker, beside other calls] Let the kernel write back `data`, by a descriptor of its own: each descriptor is
+ * told of an error once, and whoever flushes by the other one must be told too. So that what follows need not wait for
+ * it. -EIO: it failed. -EMFILE or the like. */
+int volume_replica_write_back(const struct volume_replica *r, struct err *e) KEDGE_MUST_CHECK;
+
 /* [worker] Let the volume have @size bytes, more than it has: zeroes, stamps of (0,0) and no intents where it grows,
  * all durable before the size is. A crash in between leaves the old size, and files that may be larger; the same call
  * mends that. -ENOSPC, -EDQUOT, -EFBIG or another errno of making files larger, -ENOMEM: the size is the old one,

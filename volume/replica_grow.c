@@ -3,8 +3,10 @@
 #include "volume/replica_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int failed(const struct volume_replica *r, struct err *e, int rc, const char *what)
 {
@@ -13,12 +15,43 @@ static int failed(const struct volume_replica *r, struct err *e, int rc, const c
 				    : "free some space on its file system; the old size holds until then");
 }
 
+static int open_data(const struct volume_replica *r, struct err *e)
+{
+	int fd = openat(r->folder, "data", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? failed(r, e, -errno, "data") : fd;
+}
+
+int volume_replica_write_back(const struct volume_replica *r, struct err *e)
+{
+	int fd = open_data(r, e), rc = 0;
+
+	if (fd < 0)
+		return fd;
+	if (r->sys->fsync(fd) < 0)
+		rc = failed(r, e, -EIO, "data");
+	(void)close(fd);
+	return rc;
+}
+
 /* What lies behind the old size was never written, by nobody: it reads as zeroes. */
 static int grow_file(struct volume_replica *r, int fd, uint64_t bytes, const char *what, struct err *e)
 {
 	if (r->sys->ftruncate(fd, (off_t)bytes) < 0)
 		return failed(r, e, -errno, what);
 	return r->sys->fsync(fd) < 0 ? replica_poison(r, e, -errno, what) : 0;
+}
+
+/* Not by the descriptor of its I/O, whose errors are for those who flush. */
+static int grow_data(struct volume_replica *r, uint64_t bytes, struct err *e)
+{
+	int fd = open_data(r, e), rc;
+
+	if (fd < 0)
+		return fd;
+	rc = grow_file(r, fd, bytes, "data", e);
+	(void)close(fd);
+	return rc;
 }
 
 static int more_pairs(struct volume_replica *r, uint32_t pages, uint64_t size)
@@ -72,7 +105,7 @@ int volume_replica_grow(struct volume_replica *r, uint64_t size, struct err *e)
 	s.growing = size > s.growing ? size : s.growing; /* from here on open() bears files of other sizes */
 	rc = replica_put_state(r, &s, e);
 	if (rc == 0)
-		rc = grow_file(r, r->data, size, "data", e);
+		rc = grow_data(r, size, e);
 	if (rc == 0)
 		rc = grow_file(r, r->epochs, (uint64_t)volume_extents(size) * VOLUME_PAGE_BYTES, "epochs", e);
 	if (rc == 0)

@@ -239,12 +239,12 @@ static void on_unsound_node(void)
 static void a_vm_leaves_an_unsound_engine(void **state KEDGE_UNUSED)
 {
 	on_unsound_node();
-	assert_int_equal(scheduler_leave(&view, moves, 4), 1);
+	assert_true(scheduler_leave(&view, moves));
 	assert_int_equal(moves[0].vm, 0);
 	assert_int_equal(moves[0].to, 2);
 	assert_int_equal(scheduler_plan(&view, moves, 4), 0); /* not before it has stopped (P2) */
 	vm.out = SCHEDULER_STOPPED;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	assert_int_equal(placed(), 2); /* though 1 leads its disk */
 	nodes[0].unsound = false;
 	assert_int_equal(placed(), 1); /* the control */
@@ -255,23 +255,23 @@ static void a_vm_that_nobody_can_take_stays(void **state KEDGE_UNUSED)
 {
 	on_unsound_node();
 	leave(1);
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	set_up(state);
 	on_unsound_node();
 	lose(1);
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	set_up(state);
 	on_unsound_node();
 	nodes[1].unsound = true;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	nodes[1].unsound = false;
 	nodes[1].can_run = nodes[1].is_up = false;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	nodes[1].can_run = nodes[1].is_up = true;
 	nodes[1].memory_bytes = GIB / 2;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	nodes[1].memory_bytes = GIB * 2;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 1); /* the control */
+	assert_true(scheduler_leave(&view, moves)); /* the control */
 }
 
 /* Where it stopped meanwhile and the others went away, it runs where it was: better than not at all (P6). */
@@ -296,21 +296,21 @@ static void who_need_not_leave(void **state KEDGE_UNUSED)
 {
 	on_unsound_node();
 	vm.ending = true;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	vm.ending = false;
 	vm.busy = true;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	vm.busy = false;
 	vm.run = false;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	vm.run = true;
 	vm.n_disks = 0; /* it needs no engine */
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	vm.n_disks = 1;
 	nodes[0].is_up = false; /* its lease decides */
-	assert_int_equal(scheduler_leave(&view, moves, 4), 0);
+	assert_false(scheduler_leave(&view, moves));
 	nodes[0].is_up = true;
-	assert_int_equal(scheduler_leave(&view, moves, 4), 1); /* the control */
+	assert_true(scheduler_leave(&view, moves)); /* the control */
 }
 
 /* A kernel that cannot be had on its node: rather another one, and the same again if there is none. */
@@ -364,9 +364,55 @@ static void a_vm_is_placed_where_its_disk_was_named(void **state KEDGE_UNUSED)
 	assert_int_equal(placed(), 1); /* better there than nowhere */
 }
 
+/* Two that could go, and room for one: the second waits until the first is there, and then stays. */
+static void they_leave_one_by_one(void **state KEDGE_UNUSED)
+{
+	struct scheduler_vm two[2];
+
+	vm.owner = 1;
+	vm.memory_bytes = 2 * GIB;
+	two[0] = two[1] = vm;
+	two[1].name = "b";
+	view.n_vms = 2;
+	view.vms = two;
+	view.n_nodes = 2;
+	nodes[0].unsound = true;
+	assert_true(scheduler_leave(&view, moves) && moves[0].vm == 0 && moves[0].to == 2);
+	two[0].ending = true;
+	assert_false(scheduler_leave(&view, moves));
+	two[0].ending = false;
+	two[0].owner = 2;
+	assert_false(scheduler_leave(&view, moves)); /* there is no room for it */
+	two[0].memory_bytes = GIB;
+	two[1].memory_bytes = GIB;
+	assert_true(scheduler_leave(&view, moves) && moves[0].vm == 1);
+}
+
+/* One that was named is up and full: another node stands in, and gives way once it can. */
+static void who_was_named_and_cannot_is_stood_in_for(void **state KEDGE_UNUSED)
+{
+	node_id_t node;
+
+	disk.nodes[0] = 1;
+	disk.nodes[1] = 3;
+	nodes[2].disk_free = 0;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* there are two */
+	disk.n_replicas = 1;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_true(node != 3);
+	nodes[2].is_up = false;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_KEEP); /* that may be a reboot */
+	nodes[2].is_up = true;
+	nodes[2].disk_free = GIB;
+	assert_int_equal(scheduler_replicas(&view, &disk, &node), SCHEDULER_ADD);
+	assert_int_equal(node, 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(they_leave_one_by_one, set_up),
+		cmocka_unit_test_setup(who_was_named_and_cannot_is_stood_in_for, set_up),
 		cmocka_unit_test_setup(replicas_go_where_they_were_named, set_up),
 		cmocka_unit_test_setup(a_vm_is_placed_where_its_disk_was_named, set_up),
 		T(a_vm_waits_until_its_disk_is_filled),

@@ -449,6 +449,8 @@ static void nodes_are_named(void **state)
 	assert_int_equal(want(f, 2, 1, 2, 3), PROTO_E_INVALID);
 	assert_int_equal(apply(f, &command_volume_set_type, &only_count), 0);
 	assert_true(row(f).nodes[0] == 3 && row(f).replicas == 3); /* as they were */
+	only_count.replicas = 1;
+	assert_int_equal(apply(f, &command_volume_set_type, &only_count), PROTO_E_INVALID); /* two are named */
 	assert_int_equal(want(f, 3, 0, 0, 0), 0);
 	assert_int_equal(row(f).nodes[0], 0);
 }

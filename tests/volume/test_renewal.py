@@ -3,12 +3,16 @@
 """Links whose keys have served their time are made anew under load: the newer one first, then the streams of all volumes
 move, of either direction, then the older one ends. Nothing is lost, and no write waits longer than without that; how
 long they wait at most is printed beside what it is with no renewal, with and without a bound."""
+import os
 import re
+import sys
 import time
-import unittest
 
 from engines import Engines, wait_for
 from load import LoadedCase
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster"))
+import harness  # noqa: E402
 
 LINK_MIB = 96  # in a direction; a newer one is asked for at three quarters
 TIMES = 4
@@ -92,4 +96,4 @@ class Renewal(LoadedCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    harness.main()
