@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Explicit-state model of the Kedge volume protocol (DESIGN section 8), with online growth (grow=1).
+// Explicit-state model of the Kedge volume protocol (DESIGN section 8), with growing a volume (grow=1).
 // One volume, N replicas, S sectors; sector -> block (stamp unit) -> extent (intent unit).
 // The store (raft) is an atomic log of configurations; nodes see it through stale views.
 #include <cstdio>
@@ -24,17 +24,18 @@ struct Node {
   // durable
   u8 promised, active, inc, intents, idur, addmark, mbad, pinned;
   u8 dur[MS], cac[MS], sdur[MB], scac[MB];
+  u8 room, roomd; // growth: size of the files as processes see it, and as it is on the disk; 0 = the old size, 1 = the larger one
   // volatile
+  u8 vsz; // growth: the size in the row last seen, where it is not that of the epoch (growEpoch=0)
   u8 view, lead; Op op[MS]; u8 need[MN]; u8 conn, known; u8 flAct, flAck, flLocal, fset; u8 unfl; u8 join, jph, jinc; u8 zreq, jfs;
-  // growth; durable: szd (size of the files: 0 = the old one, 1 = the larger one); volatile: size as seen by processes, size in use by a primary, peers that answered in it
-  u8 szd, size, usz, big;
 };
 struct Res { u8 type, from, to, bal, sec, val, stamp; }; // 1 write 2 clear 3 late local write
 struct St {
   u8 epoch, hprim[ME], hins[ME], hinc[ME][MN];
   u8 prAct, prEp, prX, prInc;
   u8 vm, cpend[MS], cfl, allowed[MS], fl[MS], flsnap[MS], cold;
-  u8 bkBase, bk[MS], bkOn, fork, nFo, vmEp, gEp, seen; // gEp: epoch in which GROW was committed, seen: the guest has seen the larger size
+  u8 bkBase, bk[MS], bkOn, fork, nFo, vmEp;
+  u8 gEp, rep, seen; // growth: epoch of GROW or 0; the members that have reported room; the guest may have seen the larger size
   u8 nW,nF,nC,nP,nR,nB;
   Res res[2];
   Node n[MN];
@@ -84,31 +85,32 @@ struct Rules {
   int keepjoin=0;    // 1: a join survives a new epoch or minor of the same primary (need kept, phases repeated)
   int crashdrain=1;  // 0: I/O that a killed kedged had in the kernel lands after its successor has opened the files
   // growth (grow=1): sector 1 lies beyond the old size
-  int growHello=1;   // HELLO in the larger size: 1 the replica grows, then promises and answers; 0: it does not grow; 2: it grows some time after it has answered
-  int growDrop=0;    // a frame beyond the replica's size: 0 refused; 1: dropped but acked
-  int growKnown=1;   // primary enters the larger size: 1 known and need stay, beyond the old size is served when all required members have grown for it; 0: it is served at once; 2: all peers unknown again; 3: as 2, and no write is in flight
-  int growBallot=1;  // 1 minor+1 and HELLO to all; 0: the larger size is used in the ballot that it has; 2: so, and peers grow for a frame of the session, joiners before they are joint; 3: so, and all sessions are opened anew
-  int growJoin=1;    // minor+1 only with 1 join < 2; 0: at any phase; 2: before the ADD is proposed
-  int growBig=1;     // a joiner that is larger than the primary: 1 not taken, its join ends before the ADD is proposed; 0: taken; 2: taken unless last active before the fork; 3: not taken, its join stays
-  int growDur=1;     // size of the files durable: 1 before it is used; 0: by the next fsync; 2: so only if grown by HELLO; 3: so only if grown by the row
-  int growStart=1;   // a primary starts in 1 the size of its files; 0: the size that the row says which it has seen
+  int growEpoch=1;   // 0: GROW leaves the epoch as it is
+  int growRoom=1;    // 0: GROW does not ask whether the members in sync have room
+  int growDrop=0;    // a frame beyond the replica's room: 0 refused; 1: dropped but acked
+  int growAdd=1;     // 0: the store lets a joiner in that has reported no room
+  int growGreet=1;   // 0: a primary greets a joiner that has reported no room
+  int growStart=1;   // 0: a primary starts without room, in the size that it has room for, until it has more
+  int growUse=1;     // 0: a primary uses all the room that it has, whatever its row says
+  int growDur=1;     // room is reported 1 when it is durable; 0: before that, a power cut may take it; 2: so may a crash
+  int growLag=0;     // 1: a report reaches the store in a step of its own (else at once: GROW and ADD may come late anyway)
   int growStamp=1;   // 0: restamping (V17, V30) does not stop at the end of the files
 } R;
-static bool chkA=true, chkD=true, chkE=true, chkG=true, useWB=true; static int grow=0;
+static bool chkA=true, chkD=true, chkE=true, chkG=true, chkM=true, useWB=true; static int grow=0;
 // ---- helpers ----------------------------------------------------------------------------------
 static inline int B(int s){return blk[s];} static inline int X_(int s){return ext[blk[s]];}
 static u8 secsOfExt(int x){u8 m=0; for(int s=0;s<S;s++) if(X_(s)==x) m|=1<<s; return m;}
 static u8 secsOfExts(u8 xs){u8 m=0; for(int s=0;s<S;s++) if(xs>>X_(s)&1) m|=1<<s; return m;}
 static u8 allExt(){return (1<<NX)-1;}
-static inline bool beyond(u8 size,int s){return grow && s==1 && !size;}
-static inline bool hasBlk(const Node&n,int s){return !R.growStamp || !beyond(n.size,s);}
-static u8 clip(u8 size,u8 secs){return grow && !size ? secs&1 : secs;}
-static void fsyncN(Node&n){memcpy(n.dur,n.cac,MS); n.szd=n.size;}
-static void growN(Node&n,bool hello){n.size=1; if(R.growDur==1||R.growDur==(hello?3:2)) n.szd=1;}
+static bool rowSize(const St&t,const Node&n){return t.gEp && n.view>=t.gEp && (R.growEpoch||n.view>t.gEp||n.vsz);} // by its view
+static bool useSize(const St&t,const Node&n){return n.room && (rowSize(t,n)||!R.growUse);} // by a primary; a row larger than the room: growStart
+static bool beyond(bool size,int s){return grow && s==1 && !size;}
+static bool hasRoom(const Node&n,int s){return !R.growStamp || !beyond(n.room,s);}
+static void loseRoom(Node&n){ n.room=0; n.dur[1]=n.cac[1]=0; if(B(1)!=B(0)) n.sdur[B(1)]=n.scac[B(1)]=0; if(X_(1)!=X_(0)){ n.intents&=~(1<<X_(1)); n.idur&=~(1<<X_(1)); } }
 struct Act { u8 code,a,b,c,d; };
 enum { A_ISSUE=1,A_REACC,A_READ,A_FLISSUE,A_REFL,A_LOCAL,A_DELIV,A_DELIVLOST,A_COMPL,A_COPY,A_FLLOC,A_FLDEL,A_FLCOMPL,A_CLR,A_CLRX,A_RESET,A_RESDEL,
   A_CRASH,A_POWER,A_LEARN,A_START,A_HS,A_REMOVE,A_ADD,A_BUMP,A_TAKE,A_COLD,A_JOINT,A_JSYNC,A_JPROP,A_JABANDON,A_WB,A_RECONN,A_ZEXEC,A_EARLY,A_BACKUP,A_BLINDRM,A_FORCE,
-  A_STGROW,A_GROW,A_GROWH,A_RESIZE,A_NOTAKE,A_SIZED};
+  A_ROOM,A_ROOMDUR,A_REPORT,A_GROW,A_SEE};
 static std::string actstr(const Act&q){
   char b[200]; auto nm=[&](int i){return "ABC"[i];};
   switch(q.code){
@@ -150,12 +152,11 @@ static std::string actstr(const Act&q){
   case A_BACKUP: sprintf(b,"incremental backup taken at %c",nm(q.a));break;
   case A_BLINDRM: sprintf(b,"store commits (blindly) stale %c's removal of %c, epoch %d",nm(q.a),nm(q.b),q.c);break;
   case A_FORCE: sprintf(b,"store commits: FORCED takeover (--accept-data-loss) by %c which is not in sync, epoch %d",nm(q.a),q.b);break;
-  case A_STGROW: sprintf(b,"store commits: GROW (epoch unchanged)");break;
-  case A_GROW: sprintf(b,"%c grows its files as its row says",nm(q.a));break;
-  case A_GROWH: sprintf(b,"%c grows its files for a HELLO of %c",nm(q.b),nm(q.a));break;
-  case A_RESIZE: sprintf(b,"%c leads in the larger size, ballot %d.%d",nm(q.a),q.b/4,q.b%4);break;
-  case A_NOTAKE: sprintf(b,"%c->%c HELLO; the joiner is larger and is not taken",nm(q.a),nm(q.b));break;
-  case A_SIZED: sprintf(b,"%c->%c is told the larger size in its session, and has grown",nm(q.a),nm(q.b));break;
+  case A_ROOM: sprintf(b,"%c makes room%s",nm(q.a),q.b?" and reports it":"");break;
+  case A_ROOMDUR: sprintf(b,"%c: its room is durable by now",nm(q.a));break;
+  case A_REPORT: sprintf(b,"store commits: REPORT of %c, %s",nm(q.a),q.b?"room":"no room");break;
+  case A_GROW: sprintf(b,"store commits: GROW, epoch %d",q.a);break;
+  case A_SEE: sprintf(b,"%c sees the larger size in its row",nm(q.a));break;
   default: sprintf(b,"?%d",q.code);
   } return b; }
 
@@ -166,7 +167,7 @@ static void stepdown(St&t,int i){
   if(!R.stepdrain && m.lead) for(int s=0;s<S;s++) if(m.op[s].kind==K_W && !m.op[s].local)
     for(auto&r:t.res) if(!r.type){ r={3,(u8)i,(u8)i,m.lead,(u8)s,m.op[s].val,m.lead}; break; }
   m.lead=0; memset(m.op,0,sizeof m.op); memset(m.need,0,sizeof m.need);
-  m.conn=m.known=0; m.flAct=m.flAck=m.flLocal=m.fset=0; m.unfl=0; m.join=NONE; m.jph=0; m.jinc=0; m.zreq=0; m.jfs=0; m.usz=m.big=0;
+  m.conn=m.known=0; m.flAct=m.flAck=m.flLocal=m.fset=0; m.unfl=0; m.join=NONE; m.jph=0; m.jinc=0; m.zreq=0; m.jfs=0;
 }
 static bool incOK(const St&t,int e,int i){return t.n[i].inc==t.hinc[e][i];}
 static u8 reqMask(const St&t,int p){ const Node&P=t.n[p]; u8 m=t.hins[P.view]&~(1<<p); if(P.jph>=2) m|=1<<P.join; return m; }
@@ -175,9 +176,8 @@ static void dropConn(St&t,int p,int x){ Node&P=t.n[p]; P.conn&=~(1<<x);
         for(int y=0;y<N;y++) if(P.op[s].tgt>>y&1) P.need[y]&=~(1<<s);
         memset(&P.op[s],0,sizeof(Op)); } } }
 static bool servable(const St&t,int p,int s,bool read){
-  const Node&P=t.n[p]; if(!P.lead||P.view!=P.lead/4||beyond(P.usz,s)) return false;
+  const Node&P=t.n[p]; if(!P.lead||P.view!=P.lead/4||beyond(useSize(t,P),s)) return false;
   u8 ins=t.hins[P.view]&~(1<<p);
-  if(grow && s==1 && R.growKnown==1 && (reqMask(t,p)&~P.big)) return false;
   if(R.settle==3 || (R.settle==2&&read)) return true;
   if(ins & ~P.known) return false;
   for(int x=0;x<N;x++) if((ins>>x&1) && (P.need[x]>>s&1)) return false;
@@ -186,7 +186,7 @@ static bool servable(const St&t,int p,int s,bool read){
 static void setActive(St&t,int p,int x){ Node&P=t.n[p]; if((t.hins[P.view]>>x&1) && P.need[x]==0 && (P.conn>>x&1)) t.n[x].active=P.lead; }
 static void rebump(St&t,int p){ // continuing primary enters the epoch it has learned
   Node&P=t.n[p]; u8 b=P.view*4; P.lead=b; P.promised=b; P.active=b; if(R.pin==2) P.pinned|=P.intents; P.conn=0; P.flAck=0;
-  u8 ins=t.hins[P.view]; P.big&=ins;
+  u8 ins=t.hins[P.view];
   bool keep=R.keepjoin && P.join!=NONE && !(ins>>P.join&1) && (P.known>>P.join&1) && t.n[P.join].inc==P.jinc;
   if(keep){ P.jph=1; P.jfs=0; } // same primary, same joiner: what it needs is still known; joint and fsync are repeated
   else if(P.join!=NONE){ if(ins>>P.join&1){ P.join=NONE;P.jph=0; } else { P.known&=~(1<<P.join); P.need[P.join]=0; P.join=NONE;P.jph=0; } P.jinc=0; }
@@ -208,9 +208,10 @@ static void checks(const St&t){
     if(!(t.fl[s]>>t.n[x].dur[s]&1)) {viol="A: a member of the in-sync set lacks FLUSH-covered data on disk";return;}
     if(!(t.fl[s]>>t.n[x].cac[s]&1)) {viol="A: a member of the in-sync set shows data older than a FLUSH";return;} }
   const Node&P=t.n[p];
-  if(chkG && t.seen && P.lead && P.lead/4==e && incOK(t,e,p) && !P.usz) { viol="G: the guest has seen the larger size, and its volume is served in the smaller one"; return; }
+  if(chkM && t.gEp) for(int x=0;x<N;x++) if((ins>>x&1) && !t.n[x].room && !(t.nFo && ins==1<<x)) { viol="M: a member of the in-sync set has no room for the volume's size"; return; }
+  if(chkG && t.seen && P.lead && P.lead/4==e && incOK(t,e,p) && !useSize(t,P)) { viol="G: the guest may have seen the larger size, and its volume is served in the smaller one"; return; }
   if(chkD && P.lead && P.lead/4==e && incOK(t,e,p)) for(int x=0;x<N;x++) if(x!=p && (ins>>x&1) && incOK(t,e,x) && (P.known>>x&1))
-    for(int s=0;s<S;s++) if(P.op[s].kind==K_NONE && !beyond(P.usz,s) && !(P.need[x]>>s&1) && P.cac[s]!=t.n[x].cac[s]) { viol="D: in-sync replicas differ in a settled, idle block"; return; }
+    for(int s=0;s<S;s++) if(P.op[s].kind==K_NONE && !beyond(useSize(t,P),s) && !(P.need[x]>>s&1) && P.cac[s]!=t.n[x].cac[s]) { viol="D: in-sync replicas differ in a settled, idle block"; return; }
 }
 // ---- successor generation ----------------------------------------------------------------------
 typedef std::function<void(const St&,const Act&)> Emit;
@@ -222,34 +223,32 @@ static void finishW(St&t,int p,int s,bool&acked){
 }
 static void acceptW(St&t,int p,int s,u8 v){ Node&P=t.n[p]; memset(&P.op[s],0,sizeof(Op)); P.op[s].kind=K_W; P.op[s].val=v; }
 static void applyData(Node&X,int s,u8 v,u8 st,bool isPrimary,bool copy){
-  if(beyond(X.size,s)) return; // dropped
+  if(beyond(X.room,s)) return; // dropped
   bool setI = !(copy && (!R.rsintent || (R.rsintent==2 && X.cac[s]==v)));
   X.cac[s]=v; X.scac[B(s)]=st;
   if(setI){ X.intents|=1<<X_(s); if(R.intent==1 || (R.intent==2&&!isPrimary)) X.idur|=1<<X_(s); }
 }
-static u8 startSize(const St&t,int i){ const Node&n=t.n[i]; return n.size && (R.growStart || n.view>t.gEp); }
 static void newStart(St&t,int i,u8 b){
-  Node&n=t.n[i]; u8 oldact=n.active; stepdown(t,i); n.lead=b; n.promised=b; n.usz=startSize(t,i); n.unfl=allExt(); if(R.pin==2) n.pinned|=n.intents;
-  if(R.restamp) for(int s=0;s<S;s++) if((n.intents>>X_(s)&1) && hasBlk(n,s)) if(R.restamp==1 || n.scac[B(s)]>=oldact || (R.restamp==3&&n.mbad)) n.scac[B(s)]=b;
+  Node&n=t.n[i]; u8 oldact=n.active; stepdown(t,i); n.lead=b; n.promised=b; n.unfl=allExt(); if(R.pin==2) n.pinned|=n.intents;
+  if(R.restamp) for(int s=0;s<S;s++) if((n.intents>>X_(s)&1) && hasRoom(n,s)) if(R.restamp==1 || n.scac[B(s)]>=oldact || (R.restamp==3&&n.mbad)) n.scac[B(s)]=b;
   n.active=b; n.mbad=0;
   if(n.addmark && n.addmark<n.view) n.addmark=0;
 }
 static bool tryStart(St&t,int p,u8&b){
-  Node&P=t.n[p]; if(P.lead||!P.view||t.hprim[P.view]!=p||(R.incPrim&&!incOK(t,P.view,p))) return false;
+  Node&P=t.n[p]; if(P.lead||!P.view||t.hprim[P.view]!=p||(R.incPrim&&!incOK(t,P.view,p))||(R.growStart&&rowSize(t,P)&&!P.room)) return false;
   int v=P.view; b=0;
   if(P.promised/4<v) b=v*4; else if(P.promised/4==v){ if(R.restart==1 && P.promised%4<3 && !(R.lateadd && P.addmark==v)) b=P.promised+1; if(R.restart==0) b=P.promised; }
   if(!b) return false;
-  if(R.restart==0 && P.promised==b && P.active==b){ stepdown(t,p); P.lead=b; P.usz=startSize(t,p); P.unfl=allExt(); P.known=t.hins[v]&~(1<<p); }
+  if(R.restart==0 && P.promised==b && P.active==b){ stepdown(t,p); P.lead=b; P.unfl=allExt(); P.known=t.hins[v]&~(1<<p); }
   else newStart(t,p,b);
   return true; }
-static void seeSize(St&t){ // the guest sees the larger size as soon as it may be served
-  int p=t.vm; const Node&P=t.n[p]; if(!grow||t.seen||!P.usz||!P.lead||P.view!=P.lead/4||(R.vmep&&P.lead/4<t.vmEp)) return;
-  u8 ins=t.hins[P.view]&~(1<<p); if(!(ins&~P.known) && !(R.growKnown==1&&(reqMask(t,p)&~P.big))) t.seen=1; }
+static void seeSize(St&t){ // the guest is told the larger size as soon as its engine leads with it
+  const Node&P=t.n[t.vm]; if(grow && P.lead && P.view==P.lead/4 && (!R.vmep||P.lead/4>=t.vmEp) && useSize(t,P)) t.seen=1; }
 static void succ(const St&t0,const Emit&emit){
   const int E=t0.epoch; St t;
   auto go=[&](Act a){
     if(eager && (a.code==A_LOCAL||a.code==A_DELIV||a.code==A_FLDEL||a.code==A_FLISSUE||a.code==A_REFL||a.code==A_LEARN)){ int p=a.a; Node&P=t.n[p];
-      if(a.code==A_FLISSUE||a.code==A_REFL){ fsyncN(P); P.flLocal=1; }
+      if(a.code==A_FLISSUE||a.code==A_REFL){ memcpy(P.dur,P.cac,MS); P.flLocal=1; }
       if(a.code==A_LEARN){ if(!P.lead && P.flAct==0){ u8 b=0; tryStart(t,p,b); } }
       bool actg=P.lead && P.view==P.lead/4;
       if(actg) for(int s=0;s<S;s++){ Op&o=P.op[s]; if(o.kind==K_W&&o.local&&!(reqMask(t,p)&~o.acked)){ bool ak; finishW(t,p,s,ak); a.d|=ak?1:2; } }
@@ -298,7 +297,7 @@ static void succ(const St&t0,const Emit&emit){
         if(o.kind==K_COPY) tgt=o.tgt>>x&1; else tgt=((reqMask(t0,p)>>x&1) || P.join==x) && (!needb || !R.uncopied);
         if(!tgt) continue;
         if(R.refuse && P.lead<t0.n[x].promised) continue; // refused (nack)
-        if(beyond(t0.n[x].size,s) && !R.growDrop) continue; // refused
+        if(beyond(t0.n[x].room,s) && !R.growDrop) continue; // refused
         t=t0; Node&Q=t.n[p]; Node&Xn=t.n[x];
         u8 st=o.kind==K_COPY?Q.scac[B(s)]:Q.lead;
         if(o.kind==K_COPY && !R.stampcopy && Xn.cac[s]==o.val) st=Xn.scac[B(s)];
@@ -313,14 +312,14 @@ static void succ(const St&t0,const Emit&emit){
       }
       if(o.kind==K_W && o.local && !(reqMask(t0,p)&~o.acked) && actg){ t=t0; bool a; finishW(t,p,s,a); go({A_COMPL,(u8)p,(u8)s,(u8)a}); }
       if(!R.ackAll && o.kind==K_W && o.local && vmhere && t0.cpend[s]==o.val){ t=t0; t.cpend[s]=0; t.allowed[s]=1<<o.val; go({A_EARLY,(u8)p,(u8)s}); }
-      if(o.kind==K_NONE && actg){ u8 tg=0; for(int x=0;x<N;x++) if((P.conn>>x&1)&&(P.need[x]>>s&1)) tg|=1<<x;
-        if(tg && eager && t0.nR>=Rmax){ for(int x=0;x<N;x++) if((tg>>x&1)&&(!R.refuse||P.lead>=t0.n[x].promised)&&(R.growDrop||!beyond(t0.n[x].size,s))){ t=t0; Node&Q=t.n[p]; Node&Xn=t.n[x]; u8 st=Q.scac[B(s)]; if(!R.stampcopy&&Xn.cac[s]==P.cac[s]) st=Xn.scac[B(s)]; applyData(Xn,s,P.cac[s],st,false,true); if(R.coldsync==1&&(t.cold>>s&1)) Xn.dur[s]=Xn.cac[s]; Q.unfl|=1<<X_(s); Q.fset&=~(1<<X_(s)); Q.need[x]&=~(1<<s); setActive(t,p,x); emit(t,{A_COPY,(u8)p,(u8)s,(u8)x,1}); } }
+      if(o.kind==K_NONE && actg){ u8 tg=0; for(int x=0;x<N;x++) if((P.conn>>x&1)&&(P.need[x]>>s&1)&&(R.growDrop||!beyond(t0.n[x].room,s))) tg|=1<<x;
+        if(tg && eager && t0.nR>=Rmax){ for(int x=0;x<N;x++) if((tg>>x&1)&&(!R.refuse||P.lead>=t0.n[x].promised)){ t=t0; Node&Q=t.n[p]; Node&Xn=t.n[x]; u8 st=Q.scac[B(s)]; if(!R.stampcopy&&Xn.cac[s]==P.cac[s]) st=Xn.scac[B(s)]; applyData(Xn,s,P.cac[s],st,false,true); if(R.coldsync==1&&(t.cold>>s&1)) Xn.dur[s]=Xn.cac[s]; Q.unfl|=1<<X_(s); Q.fset&=~(1<<X_(s)); Q.need[x]&=~(1<<s); setActive(t,p,x); emit(t,{A_COPY,(u8)p,(u8)s,(u8)x,1}); } }
         else if(tg){ t=t0; Op&q=t.n[p].op[s]; q.kind=K_COPY; q.val=P.cac[s]; q.local=1; q.acked=0; q.tgt=tg; go({A_COPY,(u8)p,(u8)s}); } }
     }
     // --- flush
     if(P.lead && P.flAct){
-      if(!P.flLocal){ t=t0; Node&Q=t.n[p]; fsyncN(Q); Q.flLocal=1; if(R.clear==2||R.clear==3) {} go({A_FLLOC,(u8)p}); }
-      for(int x=0;x<N;x++) if((reqMask(t0,p)>>x&1)&&(P.conn>>x&1)&&!(P.flAck>>x&1)&&(!R.refuse||P.lead>=t0.n[x].promised)){ t=t0; Node&Xn=t.n[x]; fsyncN(Xn); t.n[p].flAck|=1<<x; go({A_FLDEL,(u8)p,(u8)x}); }
+      if(!P.flLocal){ t=t0; Node&Q=t.n[p]; memcpy(Q.dur,Q.cac,MS); Q.flLocal=1; if(R.clear==2||R.clear==3) {} go({A_FLLOC,(u8)p}); }
+      for(int x=0;x<N;x++) if((reqMask(t0,p)>>x&1)&&(P.conn>>x&1)&&!(P.flAck>>x&1)&&(!R.refuse||P.lead>=t0.n[x].promised)){ t=t0; Node&Xn=t.n[x]; memcpy(Xn.dur,Xn.cac,MS); t.n[p].flAck|=1<<x; go({A_FLDEL,(u8)p,(u8)x}); }
       if(actg && P.flLocal && !(reqMask(t0,p)&~P.flAck)){ t=t0; Node&Q=t.n[p]; Q.unfl&=~Q.fset; Q.flAct=Q.flAck=Q.flLocal=Q.fset=0; bool a=false; if(vmhere&&t.cfl){ a=true; t.cfl=0; for(int s=0;s<S;s++){ t.fl[s]=t.flsnap[s]; } memset(t.flsnap,0,MS); } go({A_FLCOMPL,(u8)p,(u8)a}); }
     }
     // --- clearing intents
@@ -346,19 +345,6 @@ static void succ(const St&t0,const Emit&emit){
         t.bkOn=1; t.bkBase=Q.lead; viol=nullptr; for(int s=0;s<S;s++) if(t.bk[s]!=Q.cac[s]) viol="K: incremental backup misses a changed block";
         u8 b=Q.lead+1; if(bkBump){ Q.lead=Q.promised=Q.active=b; Q.conn=0; Q.flAck=0; if(Q.join!=NONE && !R.keepjoin){ Q.known&=~(1<<Q.join); Q.need[Q.join]=0; Q.join=NONE;Q.jph=0;Q.jinc=0;Q.jfs=0; } }
         go({A_BACKUP,(u8)p}); viol=nullptr; } }
-    // --- growth: files as the row says, files for a HELLO that is then not answered, the primary's size in use
-    if(grow && t0.gEp && !P.size && P.view>=t0.gEp){ t=t0; growN(t.n[p],false); go({A_GROW,(u8)p}); }
-    if(actg && P.usz) for(int x=0;x<N;x++) if(x!=p && !t0.n[x].size && (R.growHello==1 || ((R.growHello==2||R.growBallot==2) && (P.conn>>x&1)))){ t=t0; growN(t.n[x],true); go({A_GROWH,(u8)p,(u8)x}); }
-    if(actg && P.usz && R.growBallot==2) for(int x=0;x<N;x++) if((P.conn>>x&1) && t0.n[x].size && !(P.big>>x&1) && P.lead>=t0.n[x].promised){ t=t0; t.n[p].big|=1<<x; go({A_SIZED,(u8)p,(u8)x}); }
-    if(grow && actg && P.size && !P.usz && (P.lead%4<3||R.growBallot!=1) && (P.jph<2 || !R.growJoin || R.growBallot!=1 || (R.growJoin==2&&P.jph<4))){
-      bool ok=true; if(R.growKnown==3) for(int s=0;s<S;s++) if(P.op[s].kind==K_W) ok=false;
-      if(ok){ t=t0; Node&Q=t.n[p]; Q.usz=1;
-        if(R.growBallot==1){ u8 b=Q.lead+1; Q.lead=Q.promised=Q.active=b; Q.conn=0; Q.flAck=0;
-          if(Q.join!=NONE){ Q.known&=~(1<<Q.join); Q.need[Q.join]=0; Q.join=NONE;Q.jph=0;Q.jinc=0;Q.jfs=0; }
-          if(R.growKnown>=2){ Q.known=0; memset(Q.need,0,sizeof Q.need); }
-          for(int s=0;s<S;s++){ Op&o=Q.op[s]; if(o.kind==K_COPY) memset(&o,0,sizeof o); else if(o.kind==K_W && R.reissue){ o.acked=0; if(o.local) Q.scac[B(s)]=b; } } }
-        if(R.growBallot==3) for(int x=0;x<N;x++) if(Q.conn>>x&1) dropConn(t,p,x);
-        go({A_RESIZE,(u8)p,Q.lead}); } }
     // --- link drop
     if(P.lead && t0.nR<Rmax) for(int x=0;x<N;x++) if(P.conn>>x&1){
       t=t0; t.nR++; dropConn(t,p,x); go({A_RESET,(u8)p,(u8)x,0});
@@ -370,18 +356,18 @@ static void succ(const St&t0,const Emit&emit){
     }
     // --- joining
     if(actg && P.join!=NONE){ int x=P.join; bool same=t0.n[x].inc==P.jinc;
-      if(P.jph==1 && (P.conn>>x&1) && (P.known>>x&1) && P.need[x]==0 && same && !(R.growBallot==2 && P.usz && !(P.big>>x&1))){
+      if(P.jph==1 && (P.conn>>x&1) && (P.known>>x&1) && P.need[x]==0 && same){
         if(R.joint){
-          if(R.joinsync==2){ t=t0; fsyncN(t.n[x]); t.n[p].jph=3; /* fsync happened before becoming joint: model as two steps */
+          if(R.joinsync==2){ t=t0; memcpy(t.n[x].dur,t.n[x].cac,MS); t.n[p].jph=3; /* fsync happened before becoming joint: model as two steps */
             // step 1: fsync now, joint later (marked by jph=1,jinc|0x80)
-            t=t0; if(!P.jfs) { fsyncN(t.n[x]); t.n[p].jfs=1; go({A_JSYNC,(u8)p,(u8)x,1}); }
+            t=t0; if(!P.jfs) { memcpy(t.n[x].dur,t.n[x].cac,MS); t.n[p].jfs=1; go({A_JSYNC,(u8)p,(u8)x,1}); }
             if(P.jfs){ t=t0; t.n[p].jfs=0; t.n[p].jph=3; go({A_JOINT,(u8)p,(u8)x}); }
           } else { t=t0; t.n[p].jph=2; go({A_JOINT,(u8)p,(u8)x}); }
         } else { // no joint phase: fsync then propose, acks not required
-          t=t0; fsyncN(t.n[x]); if(!t.prAct||t.prEp<E||t.prX!=x){ t.prAct=1;t.prEp=P.view;t.prX=x;t.prInc=P.jinc; go({A_JPROP,(u8)p,(u8)x}); }
+          t=t0; memcpy(t.n[x].dur,t.n[x].cac,MS); if(!t.prAct||t.prEp<E||t.prX!=x){ t.prAct=1;t.prEp=P.view;t.prX=x;t.prInc=P.jinc; go({A_JPROP,(u8)p,(u8)x}); }
         } }
       if(P.jph==2 && (P.conn>>x&1) && same){ bool all=true; // writes in flight need not be waited for: their acks are required anyway
-        if(all){ t=t0; if(R.joinsync) fsyncN(t.n[x]); t.n[p].jph=3; go({A_JSYNC,(u8)p,(u8)x,(u8)(R.joinsync!=0)}); } }
+        if(all){ t=t0; if(R.joinsync) memcpy(t.n[x].dur,t.n[x].cac,MS); t.n[p].jph=3; go({A_JSYNC,(u8)p,(u8)x,(u8)(R.joinsync!=0)}); } }
       if((P.jph==3||(P.jph==4&&!(t0.prAct&&t0.prEp==P.view))) && same && P.view==E){ t=t0; t.prAct=1;t.prEp=P.view;t.prX=x;t.prInc=P.jinc; t.n[p].jph=4; t.n[x].mbad=0; t.n[p].addmark=P.view; go({A_JPROP,(u8)p,(u8)x}); }
       if(P.jph<4 && t0.nR<Rmax){ t=t0; t.nR++; Node&Q=t.n[p]; dropConn(t,p,x); Q.known&=~(1<<x); Q.need[x]=0; Q.join=NONE; Q.jph=0; Q.jinc=0; Q.jfs=0; go({A_JABANDON,(u8)p,(u8)x}); }
     }
@@ -391,14 +377,9 @@ static void succ(const St&t0,const Emit&emit){
       if(P.lead<X0.promised && R.refuse) continue;
       if(X0.lead && X0.lead>=P.lead) continue;
       if(inS && R.incHS==1 && !incOK(t0,P.view,x)) continue;
+      if(!inS && grow && R.growGreet && useSize(t0,P) && !(t0.rep>>x&1)) continue;
       if(!inS){ if(P.join!=NONE && P.join!=x) continue; if(P.join==x && P.jinc!=X0.inc && P.jph>=2) continue; }
-      if(grow && !inS && X0.size>P.usz && (R.growBig&1 || (R.growBig==2 && t0.fork && X0.active/4<t0.fork))){
-        bool end=P.join==x && P.jph<4 && R.growBig!=3;
-        if(P.lead>X0.promised || end){ t=t0; if(P.lead>X0.promised){ stepdown(t,x); t.n[x].promised=P.lead; }
-          Node&Q=t.n[p]; if(end){ Q.known&=~(1<<x); Q.need[x]=0; Q.join=NONE;Q.jph=0;Q.jinc=0;Q.jfs=0; } go({A_NOTAKE,(u8)p,(u8)x}); }
-        continue; }
       t=t0; Node&Q=t.n[p]; Node&Xn=t.n[x];
-      if(P.usz){ if(!Xn.size && R.growHello==1) growN(Xn,true); Q.big|=R.growKnown==1?1<<x:0; }
       if(R.fence){ if(Xn.lead) stepdown(t,x); if(P.lead>Xn.promised){ Xn.promised=P.lead; if(R.pin==2) Xn.pinned|=Xn.intents; } }
       if(R.session) for(auto&r:t.res) if(r.type&&r.type!=3&&r.from==p&&r.to==x) memset(&r,0,sizeof r);
       bool kn=Q.known>>x&1; if(inS && R.incHS==2 && !incOK(t0,P.view,x)) kn=false;
@@ -414,25 +395,31 @@ static void succ(const St&t0,const Emit&emit){
           if(R.fork && t.fork && Xn.active/4<t.fork) nd=(1<<S)-1; if(R.unionS) nd|=secsOfExts(Q.intents); if(R.pin==2) nd|=secsOfExts(Q.pinned);
           if(!(Q.join==x&&Q.jph>=2)){ Q.join=x;Q.jph=1;Q.jinc=Xn.inc; } }
         if(!R.stampcopy) { /* only differing data */ }
-        Q.need[x]=clip(P.usz,nd); Q.known|=1<<x;
+        if(grow && !useSize(t,Q)) nd&=1;
+        Q.need[x]=nd; Q.known|=1<<x;
         if(R.ackinc) for(int s=0;s<S;s++){ Q.op[s].acked&=~(1<<x); if(Q.op[s].kind==K_COPY){ Q.op[s].tgt&=~(1<<x); if(!Q.op[s].tgt) memset(&Q.op[s],0,sizeof(Op)); } }
       }
       Q.conn|=1<<x; setActive(t,p,x); if(!R.actearly && inS) Xn.active=Q.lead;
       viol=nullptr;
-      if(chkE) for(int s=0;s<S;s++) if(Q.op[s].kind!=K_W && !beyond(P.usz,s) && !(Q.need[x]>>s&1) && Q.cac[s]!=Xn.cac[s]) viol=inS?"E: settling misses a differing block":"E: resync misses a differing block";
+      if(chkE) for(int s=0;s<S;s++) if(Q.op[s].kind!=K_W && !beyond(useSize(t,Q),s) && !(Q.need[x]>>s&1) && Q.cac[s]!=Xn.cac[s]) viol=inS?"E: settling misses a differing block":"E: resync misses a differing block";
       go({A_HS,(u8)p,(u8)x,Q.need[x]}); viol=nullptr;
     }
     // --- learn
     if(P.view!=E){
       for(int k=0;k<2;k++){ int v=k==0?E:(P.promised/4); if(k==1&&(P.view!=0||v==0||v>=E)) continue;
-        t=t0; Node&Q=t.n[p]; int ov=Q.view; Q.view=v;
-        if(Q.lead){ bool cont=true; for(int e=Q.lead/4;e<=v;e++) if(t.hprim[e]!=p) cont=false; if(R.incPrim && !incOK(t,v,p)) cont=false; (void)ov;
+        t=t0; Node&Q=t.n[p]; int ov=Q.view; Q.view=v; Q.vsz=0;
+        if(Q.lead){ bool cont=true; for(int e=Q.lead/4;e<=v;e++) if(t.hprim[e]!=p) cont=false; if(R.incPrim && !incOK(t,v,p)) cont=false; if(R.growStart && rowSize(t,Q) && !Q.room) cont=false; (void)ov;
           if(cont) rebump(t,p); else stepdown(t,p); }
         go({A_LEARN,(u8)p,(u8)v,(u8)(k)}); } }
+    // --- growth: room, its reports, and (only if GROW leaves the epoch as it is) a newer row of the same epoch
+    if(grow && !P.room){ t=t0; t.n[p].room=1; t.n[p].roomd=R.growDur==1; if(!R.growLag) t.rep|=1<<p; go({A_ROOM,(u8)p,(u8)!R.growLag}); }
+    if(P.room && !P.roomd){ t=t0; t.n[p].roomd=1; go({A_ROOMDUR,(u8)p}); }
+    if(grow && (t0.rep>>p&1)!=P.room){ t=t0; t.rep^=1<<p; go({A_REPORT,(u8)p,P.room}); }
+    if(!R.growEpoch && t0.gEp && P.view==t0.gEp && !P.vsz){ t=t0; t.n[p].vsz=1; go({A_SEE,(u8)p}); }
     // --- start as primary
     { t=t0; u8 b=0; if(tryStart(t,p,b)) go({A_START,(u8)p,b}); }
     // --- bump by the primary's node (restart mode 2, abort of an add, snapshot)
-    if(P.view==E && t0.hprim[E]==p && E<Emax && incOK(t0,E,p) && ((P.lead==0 && P.promised/4==E && (R.restart==2 || P.addmark==E || P.promised%4==3)) || (P.lead%4==3 && P.size && !P.usz) || (P.lead && P.jph==4 && t0.n[P.join].inc!=P.jinc))){
+    if(P.view==E && t0.hprim[E]==p && E<Emax && incOK(t0,E,p) && ((P.lead==0 && P.promised/4==E && (R.restart==2 || P.addmark==E || P.promised%4==3)) || (P.lead && P.jph==4 && t0.n[P.join].inc!=P.jinc))){
       t=t0; int e=++t.epoch; t.hprim[e]=t.hprim[E]; t.hins[e]=t.hins[E]; memcpy(t.hinc[e],t.hinc[E],MN); go({A_BUMP,(u8)e}); }
     // --- write-back of a cached value about to be overwritten
     if(useWB) for(int s=0;s<S;s++) if(P.cac[s]!=P.dur[s]){ bool f=false; for(int q=0;q<N;q++) if(t0.n[q].op[s].kind && t0.n[q].op[s].val!=P.cac[s]) f=true; for(auto&r:t0.res) if(r.type==1&&r.sec==s) f=true; if(f){ t=t0; t.n[p].dur[s]=P.cac[s]; go({A_WB,(u8)p,(u8)s}); } }
@@ -443,7 +430,8 @@ static void succ(const St&t0,const Emit&emit){
         if(!R.crashdrain){ // one write of the dead process is still in the kernel, here or as a replica
           auto late=[&](int q,int s){ for(auto&r:t.res) if(!r.type){ r={3,(u8)p,(u8)p,t0.n[q].lead,(u8)s,t0.n[q].op[s].val,t0.n[q].lead}; return; } };
           for(int q=0;q<N;q++) if(t0.n[q].lead) for(int s=0;s<S;s++) if(t0.n[q].op[s].kind==K_W && (q==p? !t0.n[q].op[s].local : ((t0.n[q].conn>>p&1) && !(t0.n[q].op[s].acked>>p&1)))) late(q,s); }
-        stepdown(t,p); t.n[p].view=0; if(R.mapmem!=1){ memcpy(t.n[p].scac,t.n[p].sdur,MB); if(R.mapmem==3) for(int s=0;s<S;s++) if((t.n[p].intents>>X_(s)&1) && hasBlk(t.n[p],s)) t.n[p].scac[B(s)]=t.n[p].promised; } if(!R.promise) t.n[p].promised=4; };
+        stepdown(t,p); t.n[p].view=t.n[p].vsz=0; if(R.growDur==2 && P.room>P.roomd) loseRoom(t.n[p]);
+        if(R.mapmem!=1){ memcpy(t.n[p].scac,t.n[p].sdur,MB); if(R.mapmem==3) for(int s=0;s<S;s++) if((t.n[p].intents>>X_(s)&1) && hasRoom(t.n[p],s)) t.n[p].scac[B(s)]=t.n[p].promised; } if(!R.promise) t.n[p].promised=4; };
       base(); go({A_CRASH,(u8)p,NONE});
       if(P.lead && t0.nR<Rmax) for(int x=0;x<N;x++) if(P.conn>>x&1) for(int s=0;s<S;s++){ const Op&o=P.op[s]; if(!o.kind||(o.acked>>x&1)) continue; bool needb=P.need[x]>>s&1; bool tgt=o.kind==K_COPY?(o.tgt>>x&1):(((reqMask(t0,p)>>x&1)||P.join==x)&&!needb); if(!tgt) continue;
         base(); t.nR++; int slot=-1; for(int k=0;k<2;k++) if(!t.res[k].type){slot=k;break;} if(slot<0) continue;
@@ -451,12 +439,13 @@ static void succ(const St&t0,const Emit&emit){
     }
     // --- power loss
     if(t0.nP<Pmax){ u8 diff=0; for(int s=0;s<S;s++) if(P.cac[s]!=P.dur[s]) diff|=1<<s;
-      for(u8 m=0;m<(1<<S);m++) if(!(m&~diff)) for(u8 sz=P.szd;sz<=P.size;sz++){ t=t0; t.nP++; Node&Q=t.n[p]; Q.size=Q.szd=sz;
-        for(int s=0;s<S;s++){ if(m>>s&1) Q.dur[s]=Q.cac[s]; else Q.cac[s]=Q.dur[s]; if(beyond(sz,s)) Q.dur[s]=Q.cac[s]=0; }
-        memcpy(Q.scac,Q.sdur,MB); Q.intents=Q.idur; if(R.mapmem==3) for(int s=0;s<S;s++) if((Q.intents>>X_(s)&1) && hasBlk(Q,s)) Q.scac[B(s)]=Q.promised; Q.inc=2; if(R.restamp==3) Q.mbad=1; if(!R.promise) Q.promised=4;
+      for(u8 m=0;m<(1<<S);m++) if(!(m&~diff)){ t=t0; t.nP++; Node&Q=t.n[p];
+        for(int s=0;s<S;s++){ if(m>>s&1) Q.dur[s]=Q.cac[s]; else Q.cac[s]=Q.dur[s]; }
+        memcpy(Q.scac,Q.sdur,MB); Q.intents=Q.idur; if(P.room>P.roomd) loseRoom(Q);
+        if(R.mapmem==3) for(int s=0;s<S;s++) if((Q.intents>>X_(s)&1) && hasRoom(Q,s)) Q.scac[B(s)]=Q.promised; Q.inc=2; if(R.restamp==3) Q.mbad=1; if(!R.promise) Q.promised=4;
         for(int q=0;q<N;q++) if(q!=p){ Node&O=t.n[q]; dropConn(t,q,p); if(O.lead && !(t.hins[O.view]>>p&1)){ if(O.join==p&&O.jph<4){ O.known&=~(1<<p); O.need[p]=0; O.join=NONE;O.jph=0;O.jinc=0; O.jfs=0; } } }
         for(auto&r:t.res) if(r.type&&r.to==p) memset(&r,0,sizeof r);
-        stepdown(t,p); Q.view=0;
+        stepdown(t,p); Q.view=Q.vsz=0;
         if(t.vm==p){ memset(t.cpend,0,MS); t.cfl=0; memset(t.flsnap,0,MS); }
         go({A_POWER,(u8)p,m}); } }
   }
@@ -470,12 +459,13 @@ static void succ(const St&t0,const Emit&emit){
     else { u8 m=secsOfExt(r.sec); if(R.mapdur) for(int s=0;s<S;s++) if(m>>s&1) Xn.sdur[B(s)]=Xn.scac[B(s)]; Xn.intents&=~(1<<r.sec); Xn.idur&=~(1<<r.sec); if(r.val) Xn.pinned&=~(1<<r.sec); }
     memset(&t.res[k],0,sizeof(Res)); go({A_RESDEL,r.from,r.to,r.sec}); }
   // --- store
-  if(grow && !t0.gEp){ t=t0; t.gEp=E; go({A_STGROW}); }
+  if(grow && !t0.gEp && (!R.growRoom || !(t0.hins[E]&~t0.rep)) && (E<Emax || !R.growEpoch)){
+    t=t0; if(R.growEpoch){ int e=++t.epoch; t.hprim[e]=t.hprim[E]; t.hins[e]=t.hins[E]; memcpy(t.hinc[e],t.hinc[E],MN); } t.gEp=t.epoch; go({A_GROW,t.epoch}); }
   if(E<Emax){
     auto newcfg=[&](int prim,u8 ins){ t=t0; int e=++t.epoch; t.hprim[e]=prim; t.hins[e]=ins; memcpy(t.hinc[e],t.hinc[E],MN); return e; };
     u8 ins=t0.hins[E]; int pr=t0.hprim[E];
     for(int x=0;x<N;x++) if(x!=pr && (ins>>x&1)){ int e=newcfg(pr,ins&~(1<<x)); go({A_REMOVE,(u8)x,(u8)e}); }
-    if(t0.prAct && t0.prEp==E && !(ins>>t0.prX&1)){ int e=newcfg(pr,ins|1<<t0.prX); t.hinc[e][t0.prX]=t0.prInc; t.prAct=0;t.prEp=t.prX=t.prInc=0; go({A_ADD,t0.prX,(u8)e}); }
+    if(t0.prAct && t0.prEp==E && !(ins>>t0.prX&1) && (!t0.gEp || !R.growAdd || (t0.rep>>t0.prX&1))){ int e=newcfg(pr,ins|1<<t0.prX); t.hinc[e][t0.prX]=t0.prInc; t.prAct=0;t.prEp=t.prX=t.prInc=0; go({A_ADD,t0.prX,(u8)e}); }
     if(!R.cas) for(int p=0;p<N;p++) if(t0.n[p].lead && t0.n[p].view<E) for(int x=0;x<N;x++) if(x!=p && (t0.hins[t0.n[p].view]>>x&1)){ int e=newcfg(p,t0.hins[t0.n[p].view]&~(1<<x)); go({A_BLINDRM,(u8)p,(u8)x,(u8)e}); }
     for(int b=0;b<N;b++) if(b!=pr){
       u8 cand=ins; if(R.cas==2 && E>1) cand|=t0.hins[E-1]; if(!(cand>>b&1)) continue;
@@ -511,10 +501,10 @@ static bool useSym=false; static int startOut=0;
 static void swapNodes(St&t){ // exchange replicas B and C
   auto id=[&](u8&x){ if(x==1) x=2; else if(x==2) x=1; };
   for(int e=1;e<ME;e++){ id(t.hprim[e]); t.hins[e]=sw12(t.hins[e]); std::swap(t.hinc[e][1],t.hinc[e][2]); }
-  if(t.prAct) id(t.prX); id(t.vm);
+  if(t.prAct) id(t.prX); id(t.vm); t.rep=sw12(t.rep);
   for(auto&r:t.res) if(r.type){ id(r.from); id(r.to); }
   std::swap(t.n[1],t.n[2]);
-  for(int i=0;i<3;i++){ Node&n=t.n[i]; std::swap(n.need[1],n.need[2]); n.conn=sw12(n.conn); n.known=sw12(n.known); n.big=sw12(n.big); n.flAck=sw12(n.flAck); if(n.join!=NONE) id(n.join); for(auto&o:n.op){ o.acked=sw12(o.acked); o.tgt=sw12(o.tgt);} }
+  for(int i=0;i<3;i++){ Node&n=t.n[i]; std::swap(n.need[1],n.need[2]); n.conn=sw12(n.conn); n.known=sw12(n.known); n.flAck=sw12(n.flAck); if(n.join!=NONE) id(n.join); for(auto&o:n.op){ o.acked=sw12(o.acked); o.tgt=sw12(o.tgt);} }
   if(t.res[0].type && t.res[1].type && memcmp(&t.res[0],&t.res[1],sizeof(Res))>0) std::swap(t.res[0],t.res[1]);
 }
 static void canonFull(St&t){ canon(t); normInc(t); if(useSym && N==3){ St u=t; swapNodes(u); if(memcmp(&u,&t,sizeof(St))<0) t=u; } }
@@ -535,10 +525,10 @@ static St init(){ St t; memset(&t,0,sizeof t); t.epoch=1; t.hprim[1]=0; t.hins[1
     for(int i=0;i<z;i++){ t.n[i].view=2; t.n[i].promised=t.n[i].active=8; } }
   return t; }
 static void dump(const St&t){
-  if(grow) printf("      grow: row %s, seen by guest %d; size of files/in use A %d/%d B %d/%d C %d/%d\n",t.gEp?"grown":"old",t.seen,t.n[0].size,t.n[0].usz,t.n[1].size,t.n[1].usz,t.n[2].size,t.n[2].usz);
   printf("      cfg e%d prim %c insync %d inc[%d%d%d] | allowed",t.epoch,"ABC"[t.hprim[t.epoch]],t.hins[t.epoch],t.hinc[t.epoch][0],t.hinc[t.epoch][1],t.hinc[t.epoch][2]);
-  for(int s=0;s<S;s++) printf(" s%d:%x/fl:%x",s,t.allowed[s],t.fl[s]); printf("\n");
+  for(int s=0;s<S;s++) printf(" s%d:%x/fl:%x",s,t.allowed[s],t.fl[s]); if(grow) printf(" | GROW e%d reported %x seen %d",t.gEp,t.rep,t.seen); printf("\n");
   for(int i=0;i<N;i++){ const Node&n=t.n[i]; printf("      %c view%d lead%d.%d prom%d.%d act%d.%d inc%d int%x unfl%x need[%x%x%x] join%d/%d |","ABC"[i],n.view,n.lead/4,n.lead%4,n.promised/4,n.promised%4,n.active/4,n.active%4,n.inc,n.intents,n.unfl,n.need[0],n.need[1],n.need[2],n.join==NONE?-1:n.join,n.jph);
+    if(grow) printf(" room%d/%d",n.room,n.roomd);
     for(int s=0;s<S;s++) printf(" W%d(disk W%d)",n.cac[s],n.dur[s]); for(int b=0;b<NBk;b++) printf(" st%d.%d(%d.%d)",n.scac[b]/4,n.scac[b]%4,n.sdur[b]/4,n.sdur[b]%4); printf("\n"); } }
 static u64 cov[64];
 // ---- breadth-first search ----------------------------------------------------------------------
@@ -580,7 +570,7 @@ static int weight(const Act&a){ switch(a.code){ case A_CRASH: return 2; case A_P
 static int swarm=0, healOn=0; static u8 wt[64];
 static int wOf(const Act&a){ int w=weight(a); return swarm? w*wt[a.code]:w; }
 static std::vector<std::pair<St,Act>> outs; static std::vector<const char*> outv;
-static bool healed(const St&t){ int e=t.epoch,p=t.hprim[e]; const Node&P=t.n[p]; if(t.hins[e]!=(1<<N)-1||!P.lead||P.lead/4!=e) return false;
+static bool healed(const St&t){ int e=t.epoch,p=t.hprim[e]; const Node&P=t.n[p]; if(t.hins[e]!=(1<<N)-1||!P.lead||P.lead/4!=e||(grow&&!useSize(t,P))) return false;
   for(int x=0;x<N;x++){ if(!incOK(t,e,x)) return false; if(x!=p && (!(P.conn>>x&1)||P.need[x])) return false; for(int s=0;s<S;s++) if(t.n[x].cac[s]!=P.cac[s]) return false; }
   for(int s=0;s<S;s++) if(t.cpend[s]||P.op[s].kind) return false; return !t.cfl; }
 static u64 healSteps=0,healMax=0;
@@ -593,7 +583,7 @@ static bool heal(St c,std::vector<Act>&tr){ int sC=Cmax,sP=Pmax,sR=Rmax,sW=Wmax,
       case A_TAKE: pr=(!pOK&&anyOK&&incOK(c,e,a.a))?110:-1; break; case A_COLD: pr=(!pOK&&!anyOK)?110:-1; break;
       case A_REMOVE: pr=(pOK && !incOK(c,e,a.a))?105:-1; break; case A_BUMP: pr=95; break; case A_ADD: pr=85; break;
       case A_LOCAL: case A_DELIV: case A_COMPL: case A_COPY: case A_FLLOC: case A_FLDEL: case A_FLCOMPL: pr=a.a==p?70:-1; break;
-      case A_JOINT: case A_JSYNC: pr=a.a==p?60:-1; break; case A_JPROP: pr=(a.a==p)?60:-1; break; case A_REACC: case A_REFL: pr=75; break; case A_GROW: case A_RESIZE: case A_SIZED: case A_NOTAKE: pr=a.a==p?65:-1; break; case A_GROWH: pr=a.a==p?62:-1; break; default: pr=-1; }
+      case A_JOINT: case A_JSYNC: pr=a.a==p?60:-1; break; case A_JPROP: pr=(a.a==p)?60:-1; break; case A_REACC: case A_REFL: pr=75; break; case A_ROOM: case A_ROOMDUR: case A_REPORT: case A_GROW: case A_SEE: pr=103; break; default: pr=-1; }
       if(pr>bp){ bp=pr; best=outs.size(); outs.push_back({q,a}); } });
     if(bp<0) break; viol=nullptr; c=outs[best].first; tr.push_back(outs[best].second); checks(c); if(viol){ break; } canon(c); normInc(c); }
   Cmax=sC;Pmax=sP;Rmax=sR;Wmax=sW;Fmax=sF;Emax=sE;bkMax=sB; healSteps+=k; if((u64)k>healMax) healMax=k; if(!ok){ dump(c);} return ok; }
@@ -615,14 +605,14 @@ static int walks(u64 nw,int len,double tlim,u64 seed){
 int main(int argc,char**argv){
   std::map<std::string,int*> P={{"N",&N},{"S",&S},{"NB",&NBk},{"NX",&NX},{"W",&Wmax},{"F",&Fmax},{"C",&Cmax},{"P",&Pmax},{"R",&Rmax},{"E",&Emax},
     {"ackAll",&R.ackAll},{"cas",&R.cas},{"settle",&R.settle},{"promise",&R.promise},{"refuse",&R.refuse},{"fence",&R.fence},{"drain",&R.drain},{"intent",&R.intent},{"clear",&R.clear},{"mapdur",&R.mapdur},{"reissue",&R.reissue},{"restamp",&R.restamp},{"base",&R.base},{"incHS",&R.incHS},{"incPrim",&R.incPrim},{"cold",&R.cold},{"joinsync",&R.joinsync},{"joint",&R.joint},{"uncopied",&R.uncopied},{"needmark",&R.needmark},{"session",&R.session},{"nbd",&R.nbd},{"readwait",&R.readwait},{"restart",&R.restart},{"rsintent",&R.rsintent},{"actearly",&R.actearly},{"lateadd",&R.lateadd},{"mapmem",&R.mapmem},{"stampcopy",&R.stampcopy},{"stepdrain",&R.stepdrain},{"shrink",&R.shrink},{"coldsync",&R.coldsync},{"ackinc",&R.ackinc},{"unionS",&R.unionS},{"fork",&R.fork},{"vmep",&R.vmep},{"pin",&R.pin},{"crashdrain",&R.crashdrain},{"keepjoin",&R.keepjoin},
-    {"grow",&grow},{"growHello",&R.growHello},{"growDrop",&R.growDrop},{"growKnown",&R.growKnown},{"growBallot",&R.growBallot},{"growJoin",&R.growJoin},{"growBig",&R.growBig},{"growDur",&R.growDur},{"growStart",&R.growStart},{"growStamp",&R.growStamp}};
+    {"grow",&grow},{"growEpoch",&R.growEpoch},{"growRoom",&R.growRoom},{"growDrop",&R.growDrop},{"growAdd",&R.growAdd},{"growGreet",&R.growGreet},{"growStart",&R.growStart},{"growUse",&R.growUse},{"growDur",&R.growDur},{"growLag",&R.growLag},{"growStamp",&R.growStamp}};
   double tl=300; u64 walksN=0; int wl=80; u64 seed=1; int b0=-1; long ms=0;
   for(int i=1;i<argc;i++){ std::string a=argv[i]; size_t e=a.find('='); std::string k=a.substr(0,e); int v=e==std::string::npos?1:atoi(a.c_str()+e+1);
-    if(P.count(k)) *P[k]=v; else if(k=="A") chkA=v; else if(k=="D") chkD=v; else if(k=="chkE") chkE=v; else if(k=="chkG") chkG=v; else if(k=="WB") useWB=v; else if(k=="v") verbose=v; else if(k=="t") tl=v; else if(k=="walks") walksN=v; else if(k=="len") wl=v; else if(k=="seed") seed=v; else if(k=="sym") useSym=v; else if(k=="out") startOut=v; else if(k=="eager") eager=v; else if(k=="coldLegit") coldLegit=v; else if(k=="bk") bkMax=v; else if(k=="bkBump") bkBump=v; else if(k=="force") foMax=v; else if(k=="swarm") swarm=v; else if(k=="heal") healOn=v; else if(k=="layout") b0=v; else if(k=="ms") ms=v; else { fprintf(stderr,"unknown %s\n",k.c_str()); return 2; } }
+    if(P.count(k)) *P[k]=v; else if(k=="A") chkA=v; else if(k=="D") chkD=v; else if(k=="chkE") chkE=v; else if(k=="chkG") chkG=v; else if(k=="chkM") chkM=v; else if(k=="WB") useWB=v; else if(k=="v") verbose=v; else if(k=="t") tl=v; else if(k=="walks") walksN=v; else if(k=="len") wl=v; else if(k=="seed") seed=v; else if(k=="sym") useSym=v; else if(k=="out") startOut=v; else if(k=="eager") eager=v; else if(k=="coldLegit") coldLegit=v; else if(k=="bk") bkMax=v; else if(k=="bkBump") bkBump=v; else if(k=="force") foMax=v; else if(k=="swarm") swarm=v; else if(k=="heal") healOn=v; else if(k=="layout") b0=v; else if(k=="ms") ms=v; else { fprintf(stderr,"unknown %s\n",k.c_str()); return 2; } }
   if(ms) maxStates=(size_t)ms*1000000;
   // layout: 1 = one sector; 2 = two sectors in one block; 3 = two blocks in one extent; 4 = two extents
   if(b0==2){ S=2;NBk=1;NX=1; blk[0]=blk[1]=0; ext[0]=0; } else if(b0==3){ S=2;NBk=2;NX=1; blk[0]=0;blk[1]=1; ext[0]=ext[1]=0; } else if(b0==4){ S=2;NBk=2;NX=2; blk[0]=0;blk[1]=1;ext[0]=0;ext[1]=1; } else { S=1;NBk=1;NX=1; blk[0]=0; ext[0]=0; }
   if(grow && S<2){ fprintf(stderr,"grow needs layout 2, 3 or 4\n"); return 2; }
   int rc= walksN? walks(walksN,wl,tl,seed):bfs(tl);
-  if(verbose){ printf("  coverage:"); for(int i=1;i<46;i++) printf(" %d:%llu",i,(unsigned long long)cov[i]); printf("\n"); }
+  if(verbose){ printf("  coverage:"); for(int i=1;i<44;i++) printf(" %d:%llu",i,(unsigned long long)cov[i]); printf("\n"); }
   return rc; }
