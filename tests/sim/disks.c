@@ -19,6 +19,29 @@ static unsigned node_of(unsigned vm, unsigned i)
 	return (vm + i) % SIM_NODES + 1;
 }
 
+/* The first end lies within a block. */
+static uint64_t size_of(const struct world *w)
+{
+	return w->grows ? 255 * (uint64_t)VOLUME_BLOCK_BYTES + 3 * SECTOR : SIZE;
+}
+
+/* An administrator, by way of some node: to another end within a block, then to all there is. */
+static void grow_event(struct world *w, struct event *e)
+{
+	unsigned vm = (unsigned)sim_random(w, SIM_VMS), node = 1 + (unsigned)sim_random(w, SIM_NODES);
+	struct command_volume_grow c = {.size = SIZE};
+
+	(void)e;
+	if (w->healing)
+		return;
+	memcpy(c.name, w->volumes[vm].name, sizeof c.name);
+	if (w->volumes[vm].s.row.size < SIZE / 2 && sim_chance(w, 500))
+		c.size = 256 * (uint64_t)VOLUME_BLOCK_BYTES + 5 * SECTOR;
+	if (w->hosts[node].agent_up && !w->hosts[node].hung)
+		sim_ask(&w->volumes[vm], node, &command_volume_grow_type, &c, 0);
+	sim_after(w, USEC_PER_SEC + sim_random(w, 4 * USEC_PER_SEC), grow_event, OWNER_WORLD, 0);
+}
+
 static void choose_config(struct world *w, struct vsim *s)
 {
 	s->copies_max = 1 + (unsigned)sim_random(w, 8);
@@ -50,6 +73,10 @@ void sim_disks_new(struct world *w)
 		v->s.dead = w->dead;
 		for (unsigned k = 0; k < replicas_of(i); k++)
 			vs_add_replica(&v->s, node_of(i, k));
+		v->s.grows = w->grows;
+		v->s.guest.size = size_of(w);
+		for (unsigned n = 1; n <= SIM_NODES; n++)
+			v->s.nodes[n].disk.size = size_of(w);
 		choose_config(w, &v->s);
 	}
 }
@@ -78,7 +105,7 @@ void sim_disks_end(struct world *w)
 
 void sim_disks_found(struct world *w, unsigned vm, struct buf *bodies)
 {
-	struct command_volume_create c = {.size = SIZE, .replicas = replicas_of(vm)};
+	struct command_volume_create c = {.size = size_of(w), .replicas = replicas_of(vm)};
 	struct command_disk d = {0};
 
 	if (!w->disks)
@@ -402,6 +429,8 @@ void sim_disks_start(struct world *w)
 	for (unsigned i = 0; i < SIM_VMS; i++)
 		vs_after(&w->volumes[i].s, USEC_PER_MS, vs_guest_event, 0);
 	sim_after(w, 5 * USEC_PER_SEC, fault_event, OWNER_WORLD, 0);
+	if (w->grows)
+		sim_after(w, 3 * USEC_PER_SEC, grow_event, OWNER_WORLD, 0);
 	if (w->flaps)
 		sim_after(w, 5 * USEC_PER_SEC, flap_event, OWNER_WORLD, 0);
 }

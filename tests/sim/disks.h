@@ -23,7 +23,7 @@ struct sim_local {
 	bool told_serve;
 	bool has_status, status_serves; /* as the engine said last */
 	uint32_t status_epoch;
-	uint64_t reported;
+	uint64_t reported, reported_room;
 	usec_t reported_at;
 	usec_t last_down, last_up; /* the socket between both: FIFO */
 };

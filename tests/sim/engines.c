@@ -69,6 +69,8 @@ static void row_event(struct world *w, struct event *e)
 struct volume_row sim_row_of(const struct store_volume *v)
 {
 	struct volume_row row = {.version = v->version,
+				 .size = v->size,
+				 .grow_to = v->grow_to,
 				 .epoch = v->epoch,
 				 .primary = v->primary,
 				 .primary_since = v->primary_since,
@@ -83,8 +85,11 @@ struct volume_row sim_row_of(const struct store_volume *v)
 		if (r->leaving)
 			continue;
 		row.n_members++;
-		*m = (struct volume_member){
-			.node = r->node, .in_sync = r->in_sync, .incarnation = r->incarnation, .reported = r->reported};
+		*m = (struct volume_member){.node = r->node,
+					    .in_sync = r->in_sync,
+					    .incarnation = r->incarnation,
+					    .reported = r->reported,
+					    .size = r->room};
 		CHECK(!r->replica[0] || volume_id_parse(r->replica, m->replica));
 	}
 	return row;
@@ -189,16 +194,23 @@ static void tell_status_if_due(struct sim_volume *v, unsigned node)
 		tell_status(v, node, leads, serves);
 }
 
+struct opened {
+	uint64_t incarnation, room;
+};
+
 static void opened_event(struct world *w, struct event *e)
 {
 	struct sim_volume *v = &w->volumes[e->a];
 	struct sim_local *l = &v->locals[e->node];
-	struct command_volume_report c = {.node = e->node, .incarnation = e->c};
+	const struct opened *o = e->p;
+	struct command_volume_report c = {.node = e->node, .incarnation = o->incarnation, .room = o->room};
 	const uint8_t replica[VOLUME_ID_BYTES] = {(uint8_t)e->node};
 
-	if (!is_linked(w, e) || (l->reported == e->c && w->now < l->reported_at + OPENED_EVERY / 2))
+	if (!is_linked(w, e) || (l->reported == o->incarnation && l->reported_room == o->room &&
+				 w->now < l->reported_at + OPENED_EVERY / 2))
 		return;
-	l->reported = e->c;
+	l->reported = o->incarnation;
+	l->reported_room = o->room;
 	l->reported_at = w->now;
 	memcpy(c.id, v->id, sizeof c.id);
 	volume_id_text(replica, c.replica);
@@ -211,7 +223,8 @@ static bool is_reported(const struct sim_volume *v, unsigned node)
 
 	for (size_t i = 0; i < row->n_members; i++)
 		if (row->members[i].node == node)
-			return row->members[i].reported == v->s.nodes[node].disk.state.incarnation;
+			return row->members[i].reported == v->s.nodes[node].disk.state.incarnation &&
+			       row->members[i].size == v->s.nodes[node].disk.size;
 	return false;
 }
 
@@ -319,6 +332,11 @@ static void is_open(struct vsim *s, unsigned node)
 	l->asked = 0;
 }
 
+static void grown(struct vsim *s, unsigned node)
+{
+	sim_volume_of(s)->locals[node].next_opened = 0;
+}
+
 static bool is_cut(const struct vsim *s, unsigned from, unsigned to)
 {
 	return sim_volume_of(s)->w->cut[from][to] || s->now < s->cut_until[from][to];
@@ -348,6 +366,7 @@ const struct vs_around sim_engine_around = {
 	.look = look,
 	.begins = begins,
 	.is_open = is_open,
+	.grown = grown,
 	.is_cut = is_cut,
 	.may_dial = may_dial,
 	.allows = allows,
@@ -393,8 +412,11 @@ static void look_at(struct sim_volume *v, unsigned node)
 	}
 	tell_status_if_due(v, node);
 	if (w->engines[node].linked && !is_reported(v, node) && w->now >= l->next_opened) {
+		struct opened *o = xcalloc(1, sizeof *o);
+
+		*o = (struct opened){n->disk.state.incarnation, n->disk.size};
 		l->next_opened = w->now + OPENED_EVERY;
-		up(v, node, opened_event)->c = n->disk.state.incarnation;
+		up(v, node, opened_event)->p = o;
 	}
 }
 

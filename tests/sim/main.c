@@ -102,6 +102,7 @@ static bool run(uint64_t seed, bool verbose, struct world *w)
 	w->disks = seed % 4 == 0;
 	w->unsound = seed % 64 == 36;
 	w->flaps = seed % 32 == 12;
+	w->grows = seed % 32 == 24;
 	w->dead = seed % 32 == 20 ? 1 + (unsigned)(seed / 32 % SIM_NODES) : 0;
 	set_timing(w);
 	for (int i = 0; i < 8; i++)

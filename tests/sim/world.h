@@ -161,6 +161,7 @@ struct world {
 	struct story story;
 	bool disks;                 /* the VMs have them */
 	bool unsound;               /* and the nodes' engines cannot be relied on, now this one's, now that one's */
+	bool grows;                 /* they begin small, and get larger */
 	bool flaps;                 /* and their replicas part and meet again all the time */
 	uint64_t disks_seen;        /* index up to which their rows were looked at */
 	struct sim_volume *volumes; /* one per VM, or NULL */

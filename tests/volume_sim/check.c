@@ -150,4 +150,6 @@ void vs_check_end(struct vsim *s)
 	}
 	if (!vs_guest_idle(s))
 		vs_violate(s, "P6", "after healing a request of the guest has no answer");
+	if (!s->dead && s->row.grow_to)
+		vs_violate(s, "P6", "after healing it has not grown to %llu bytes", (unsigned long long)s->row.grow_to);
 }

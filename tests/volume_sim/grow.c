@@ -16,7 +16,7 @@ static void grown_event(struct vsim *s, struct vs_event *e)
 	n->disk.size = e->a;
 	vs_log(s, "node %u has room for %llu bytes", e->node, (unsigned long long)e->a);
 	volume_core_grown(n->core, e->a);
-	s->around->is_open(s, e->node); /* reported */
+	s->around->grown(s, e->node);
 }
 
 /* QEMU is made to connect anew, where it learns the size. */

@@ -112,12 +112,18 @@ static void write_begins(struct vsim *s, struct vs_op *op)
 	}
 }
 
+/* Of the disk as the guest knows it? */
+static bool is_within(const struct vsim *s, unsigned hot)
+{
+	return (vs_disk_sector(hot) + 1) * SECTOR <= s->guest.size;
+}
+
 static bool choose_range(struct vsim *s, struct vs_op *op, bool writes)
 {
 	unsigned first = (unsigned)vs_random(s, HOT), n = 1 + (unsigned)vs_random(s, vs_chance(s, 300) ? 36 : 4);
 	unsigned k;
 
-	for (k = 0; k < n && first + k < HOT && (vs_disk_sector(first + k) + 1) * SECTOR <= s->guest.size; k++)
+	for (k = 0; k < n && first + k < HOT && is_within(s, first + k); k++)
 		if (vs_disk_sector(first + k) != vs_disk_sector(first) + k || (writes && is_pending(s, first + k)))
 			break;
 	op->first = first;
@@ -440,11 +446,12 @@ static void check_all(struct vsim *s)
 			continue;
 		memset(op, 0, sizeof *op);
 		op->first = g->to_check;
-		while (op->n < SECTORS_MAX && op->first + op->n < HOT &&
+		while (op->n < SECTORS_MAX && op->first + op->n < HOT && is_within(s, op->first + op->n) &&
 		       vs_disk_sector(op->first + op->n) == vs_disk_sector(op->first) + op->n)
 			op->n++;
-		g->to_check += op->n;
-		begin(s, i, VOLUME_READ);
+		g->to_check = op->n ? g->to_check + op->n : HOT; /* behind the end there is nothing */
+		if (op->n)
+			begin(s, i, VOLUME_READ);
 	}
 }
 

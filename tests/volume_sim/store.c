@@ -392,6 +392,7 @@ const struct vs_around store_around = {
 	.look = tell,
 	.begins = begins,
 	.is_open = report,
+	.grown = report,
 	.is_cut = is_cut,
 	.may_dial = may_dial,
 	.allows = allows,

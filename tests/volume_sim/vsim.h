@@ -138,6 +138,8 @@ struct vs_around {
 	/* A core begins: it knows no row; and is there: its incarnation may be told. */
 	void (*begins)(struct vsim *s, unsigned node);
 	void (*is_open)(struct vsim *s, unsigned node);
+	/* Its files have more room: to be told like its incarnation. */
+	void (*grown)(struct vsim *s, unsigned node);
 	/* Does nothing come from @from to @to now? May they have a link? */
 	bool (*is_cut)(const struct vsim *s, unsigned from, unsigned to);
 	bool (*may_dial)(const struct vsim *s, unsigned a, unsigned b);
