@@ -58,7 +58,7 @@ static void put_wanted(struct store *s, const struct store_volume *v)
 			      (uint64_t)v->nodes[i]) == 0);
 }
 
-/* So whoever is in sync has room for all that may ever be written (decision 0019). */
+/* So whoever is in sync has room for all that may ever be written (decision 0018). */
 static void try_to_grow(struct store *s, struct store_volume *v)
 {
 	if (v->grow_to == 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A volume that grows (decision 0019): first every member in sync has room, durable, then the store says the new size,
+ * A volume that grows (decision 0018): first every member in sync has room, durable, then the store says the new size,
  * in a new epoch, then a primary uses it (V5). So at any time the volume is one that always had that size, and whose
  * end nobody has written to: no other rule of the protocol knows of it. */
 #include "volume/core_internal.h"

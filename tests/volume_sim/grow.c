@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What an engine does for a volume that grows below its guest (decision 0019). */
+ * What an engine does for a volume that grows below its guest (decision 0018). */
 #include "tests/volume_sim/vsim.h"
 
 #define ROOM_MAX (300 * USEC_PER_MS) /* until an engine has made room */
