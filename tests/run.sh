@@ -188,8 +188,8 @@ sanitizer)
 		simulate simulation-disks 14400 --seed 4 --step 4 --seeds 2000
 		simulate volume-simulation 1800 --seeds 5000
 	else
-		simulate simulation 210 --box 150
-		simulate volume-simulation 100 --box 60
+		simulate simulation 150 --box 90
+		simulate volume-simulation 100 --box 40
 	fi
 	step guest 300 deploy/guest/build.sh build/guest || summary
 	step volume-engine 300 python3 tests/volume/test_engine.py || true

@@ -39,6 +39,12 @@ COMMAND_S = 20
 
 CONSOLE_LINE = re.compile(r"^kedge-guest boot=([0-9a-f]{8}) count=(\d+) uptime=([0-9.]+)\r?\n", re.MULTILINE)
 live_clusters = []
+LONG = bool(os.environ.get("KEDGE_TEST_LONG"))
+
+
+def long_run(why):
+    """For a case or a class that the usual run has no time for; `tests/run.sh --long` and KEDGE_TEST_LONG=1 have."""
+    return unittest.skipUnless(LONG, why + "; KEDGE_TEST_LONG=1 runs it")
 
 
 class KedgeError(AssertionError):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import time
-import unittest
 
 import disks
 import harness
@@ -241,7 +240,7 @@ class AwayCase(DiskCase):
         return {r["node"]: r["state"] for r in disks.volume(self.c, i, name)["replicas"]}
 
 
-@unittest.skipUnless(os.environ.get("KEDGE_TEST_LONG"), "Removed has most of it; KEDGE_TEST_LONG=1 runs it")
+@harness.long_run("Removed has most of it")
 class Away(AwayCase):
     """A node that stays away, and comes back."""
 

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import time
-import unittest
 
 import disks
 import harness
@@ -104,6 +103,7 @@ class Disks(DiskCase):
         self.c.wait_for(lambda: disks.same(paths), 20, "the replicas are the same, byte by byte")
         self.check("till", owner)
 
+    @harness.long_run("Upgrade has most of it")
     def test_agent_killed_again_and_again(self):
         """kedged is killed and started on all nodes in turn: the guest goes on, nothing leaves the in-sync set."""
         owner = self.create("calm")
@@ -166,7 +166,7 @@ class Cut(DiskCase):
 
     def test_failovers_at_random_moments(self):
         """Its node is killed, stands still or is cut off, again and again, with whatever the guest does at that moment."""
-        turns = 20 if os.environ.get("KEDGE_TEST_LONG") else 2
+        turns = 20 if harness.LONG else 2
         seed = int(os.environ.get("KEDGE_TEST_SEED", time.time_ns() % 1000000))
         chance = random.Random(seed)
         print("    seed %d (KEDGE_TEST_SEED)" % seed)
@@ -243,7 +243,7 @@ class Power(DiskCase):
         self.c.wait_for(lambda: disks.is_whole(self.c, to, "dip.root"), 60, "both are in sync again")
         self.check("dip", to)
 
-    @unittest.skipUnless(os.environ.get("KEDGE_TEST_LONG"), "waits for two minutes; KEDGE_TEST_LONG=1 runs it")
+    @harness.long_run("waits for two minutes")
     def test_all_nodes_lose_power_and_one_stays_dead(self):
         """What only it had is waited for, COLD_WAIT long; then the guest runs without it, with all that was synced."""
         owner = self.create("cold")
@@ -315,6 +315,7 @@ class Full(DiskCase):
         if os.path.exists(path):
             os.remove(path)
 
+    @harness.long_run("FailingDisk has most of it")
     def test_the_other_replica_is_full(self):
         owner = self.create("half")
         other = self.holder("half", owner)

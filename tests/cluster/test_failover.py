@@ -65,6 +65,7 @@ class Failover(harness.ClusterCase):
                 return
         raise AssertionError("n%d came back and got none of six guests" % i)
 
+    @harness.long_run("the guests of others go on in the other cases too")
     def test_node_without_vms_dies_unnoticed(self):
         owner = self.create("calm")
         leader = self.c.leader()

@@ -94,6 +94,7 @@ class Guard(harness.ClusterCase):
         self.c.cont(self.owner)
         self.ended_here(to)
 
+    @harness.long_run("the agent dies shortly in another case")
     def test_agent_hangs_shortly(self):
         before, count = self.c.snapshot(self.vm, self.owner)
         self.c.stop(self.owner)

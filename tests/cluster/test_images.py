@@ -11,7 +11,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import unittest
 
 import disks  # makes guest_log known
 import guest_log
@@ -384,6 +383,7 @@ class Filled(ImageCase):
         self.c.wait_formed()
         self.finish("guest", raw)
 
+    @harness.long_run("takes half a minute; another node dies while it fills a disk above")
     def test_a_disk_is_added_and_its_node_dies(self):
         """It is filled elsewhere, so that the guest can run there: nobody waits for the dead node."""
         root = "{name: root, size: 16MiB}"
@@ -415,7 +415,7 @@ class Filled(ImageCase):
         self.finish("guest", raw)
 
 
-@unittest.skipUnless(os.environ.get("KEDGE_TEST_LONG"), "makes and boots a real Debian; KEDGE_TEST_LONG=1 runs it")
+@harness.long_run("makes and boots a real Debian")
 class Debian(ImageCase):
     """Its own boot loader, kernel and cloud-init, and its root on a volume."""
 

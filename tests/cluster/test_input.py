@@ -164,6 +164,7 @@ class Lifecycle(harness.ClusterCase):
         self.assertEqual(len(self.c.qemus("tough")), 1)
         self.c.delete("tough")
 
+    @harness.long_run("waits for the second and third start; one that was killed is started again in another case")
     def test_crashing_guest_is_started_with_back_off(self):
         self.c.create("loop", cmdline="console=ttyS0 quiet kedge.exit=3")
         self.c.wait_for(lambda: len(self.pauses("loop")) >= 3, 90, "it was started again three times")
