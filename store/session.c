@@ -70,7 +70,9 @@ bool store_session_known(struct store *s, const struct command_head *head, struc
 		store_refuse(r, PROTO_E_OLD_REQUEST, "this session is not known (idle for an hour?)");
 		return true;
 	}
-	expire(s);
+	/* Not before their room is needed: a leader whose clock is hours ahead would make all retries new requests. */
+	if (count(s) >= SESSIONS_MAX)
+		expire(s);
 	if (count(s) < SESSIONS_MAX)
 		return false;
 	store_refuse(r, PROTO_E_TOO_MANY, "%d sessions are in use: one is free after an hour of idling", SESSIONS_MAX);

@@ -201,6 +201,22 @@ static void a_session_applies_once(void **state)
 	assert_true(vm_of(f, "a").gen == hash && vm_of(f, "a").end_gen == 0);
 }
 
+/* A new leader's clock is hours ahead, and another client comes before the first one asks again. */
+static void a_wrong_clock_forgets_no_session(void **state)
+{
+	struct fixture *f = *state;
+	struct command_vm_restart c = {.name = "a"};
+	struct store_result first, again;
+
+	first = apply_as(f, 7, 1, &command_vm_restart_type, &c); /* refused: there is no a */
+	assert_true(first.code < 0);
+	assert_int_equal(put(f, "a"), 0);
+	f->later = 3 * 3600 * USEC_PER_SEC;
+	(void)apply_as(f, 8, 1, &command_vm_restart_type, &c);
+	again = apply_as(f, 7, 1, &command_vm_restart_type, &c);
+	assert_int_equal(again.code, first.code);
+}
+
 /* Two bodies, the second refused: nothing of the first is there. */
 static void an_entry_is_all_or_nothing(void **state)
 {
@@ -326,6 +342,7 @@ int main(void)
 		TEST(generations_are_never_reused),
 		TEST(an_end_is_compare_and_set),
 		TEST(a_session_applies_once),
+		TEST(a_wrong_clock_forgets_no_session),
 		TEST(an_entry_is_all_or_nothing),
 		TEST(garbage_is_refused_alike),
 		TEST(a_snapshot_is_the_same_state),
