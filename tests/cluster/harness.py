@@ -338,6 +338,13 @@ class Cluster:
     def cont(self, i, program="kedged"):
         return self.signal(i, program, signal.SIGCONT)
 
+    def restart_with(self, section, key, value):
+        """Every agent is killed and starts again with that in its configuration."""
+        for node in self.nodes:
+            set_option(os.path.join(node.dir, "kedge.conf"), section, key, value)
+            self.kill(node.number)
+            self.start(node.number)
+
     def kill_node(self, i):
         """The node loses power: every process of it is gone at once."""
         node = self.node(i)

@@ -223,10 +223,7 @@ class AwayCase(DiskCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        for node in cls.cluster.nodes:
-            harness.set_option(node.dir + "/kedge.conf", "volumes", "replace-after", "10s")
-            cls.cluster.kill(node.number)
-            cls.cluster.start(node.number)
+        cls.cluster.restart_with("volumes", "replace-after", "10s")
 
     def replaced(self, vm, owner, other, third):
         """@other has died: @third gets a replica, and the row is whole without it."""

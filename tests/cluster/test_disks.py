@@ -283,10 +283,7 @@ class Paused(DiskCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        for node in cls.cluster.nodes:
-            harness.set_option(node.dir + "/kedge.conf", "volumes", "reconnect", "never")
-            cls.cluster.kill(node.number)
-            cls.cluster.start(node.number)
+        cls.cluster.restart_with("volumes", "reconnect", "never")
 
     def test_engine_killed(self):
         owner = self.create("wait")
