@@ -4,14 +4,19 @@
 
 #include <string.h>
 
-static void expire(struct store *s)
+/* Only the one that is idle for longest, and only when its room is needed: to a leader whose clock is hours ahead all
+ * seem idle, and what is forgotten is a new request when it is retried. */
+static void expire_one(struct store *s)
 {
 	uint64_t idle = SESSION_IDLE_SEC * USEC_PER_SEC;
-	uint64_t before = s->wall > idle ? s->wall - idle : 0;
+	uint64_t before = s->wall > idle ? s->wall - idle : 0, id = 0;
+	sqlite3_stmt *st =
+		sql_query(&s->q, "SELECT id FROM sessions WHERE last < ? ORDER BY last, id LIMIT 1", "u", before);
 
-	CHECK(sql_run(&s->q, "DELETE FROM answers WHERE session IN (SELECT id FROM sessions WHERE last < ?)", "u",
-		      before) == 0);
-	CHECK(sql_run(&s->q, "DELETE FROM sessions WHERE last < ?", "u", before) == 0);
+	while (sql_row(&s->q, st))
+		id = sql_u64(st, 0);
+	CHECK(sql_run(&s->q, "DELETE FROM answers WHERE session = ?", "u", id) == 0);
+	CHECK(sql_run(&s->q, "DELETE FROM sessions WHERE id = ?", "u", id) == 0);
 }
 
 static uint64_t count(struct store *s)
@@ -70,9 +75,8 @@ bool store_session_known(struct store *s, const struct command_head *head, struc
 		store_refuse(r, PROTO_E_OLD_REQUEST, "this session is not known (idle for an hour?)");
 		return true;
 	}
-	/* Not before their room is needed: a leader whose clock is hours ahead would make all retries new requests. */
 	if (count(s) >= SESSIONS_MAX)
-		expire(s);
+		expire_one(s);
 	if (count(s) < SESSIONS_MAX)
 		return false;
 	store_refuse(r, PROTO_E_TOO_MANY, "%d sessions are in use: one is free after an hour of idling", SESSIONS_MAX);

@@ -217,6 +217,29 @@ static void a_wrong_clock_forgets_no_session(void **state)
 	assert_int_equal(again.code, first.code);
 }
 
+/* And there is room for no other session: the one that was idle for longest is the only one that goes. */
+static void a_wrong_clock_forgets_the_oldest_session(void **state)
+{
+	struct fixture *f = *state;
+	struct command_vm_restart c = {.name = "a"};
+	struct store_result r;
+
+	for (uint64_t i = 1; i <= SESSIONS_MAX; i++) {
+		f->later = i;
+		(void)apply_as(f, i, 1, &command_vm_restart_type, &c); /* refused: there is no a */
+	}
+	r = apply_as(f, SESSIONS_MAX + 1, 1, &command_vm_restart_type, &c);
+	assert_int_equal(r.code, PROTO_E_TOO_MANY);
+	assert_int_equal(put(f, "a"), 0);
+	f->later = 3 * 3600 * USEC_PER_SEC;
+	r = apply_as(f, SESSIONS_MAX + 1, 1, &command_vm_restart_type, &c);
+	assert_int_equal(r.code, 0);
+	r = apply_as(f, 2, 1, &command_vm_restart_type, &c);
+	assert_int_equal(r.code, PROTO_E_NOT_FOUND); /* as it was told before */
+	r = apply_as(f, 1, 2, &command_vm_restart_type, &c);
+	assert_int_equal(r.code, PROTO_E_OLD_REQUEST); /* it is not known any more */
+}
+
 /* Two bodies, the second refused: nothing of the first is there. */
 static void an_entry_is_all_or_nothing(void **state)
 {
@@ -343,6 +366,7 @@ int main(void)
 		TEST(an_end_is_compare_and_set),
 		TEST(a_session_applies_once),
 		TEST(a_wrong_clock_forgets_no_session),
+		TEST(a_wrong_clock_forgets_the_oldest_session),
 		TEST(an_entry_is_all_or_nothing),
 		TEST(garbage_is_refused_alike),
 		TEST(a_snapshot_is_the_same_state),
