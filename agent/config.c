@@ -17,8 +17,9 @@
 #include <string.h>
 #include <sys/un.h>
 
-#define REPLACE_AFTER_MIN (10 * USEC_PER_SEC)
-#define SOCKET_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
+#define REPLACE_AFTER_MIN     (10 * USEC_PER_SEC)
+#define ENGINE_MEMORY_MIN_MIB 33 /* kedge-vol refuses less */
+#define SOCKET_PATH_BYTES     sizeof(((struct sockaddr_un *)0)->sun_path)
 
 struct reading {
 	struct config *config;
@@ -195,6 +196,75 @@ static int set_reconnect(struct reading *r, const struct key *k, const char *val
 	return refuse(r, k, value, "expected a time up to 1h such as 60s or 5m, or never");
 }
 
+/* ---- what kedge-vol is started with: its options have the keys' names ---- */
+
+static int engine_option(struct reading *r, const struct key *k, uint64_t n)
+{
+	struct config *c = r->config;
+
+	CHECK(c->n_engine_options < CONFIG_ENGINE_OPTIONS_MAX);
+	(void)snprintf(c->engine_options[c->n_engine_options++], sizeof c->engine_options[0], "--%s=%llu", k->name,
+		       (unsigned long long)n);
+	return 1;
+}
+
+/* "64MiB" or "2GiB", in MiB. 0: it is no such amount, or none below a million. */
+static uint64_t mib_of(const char *value)
+{
+	char *end;
+	uint64_t n;
+
+	errno = 0;
+	n = strtoull(value, &end, 10);
+	if (errno || value[0] < '0' || value[0] > '9' || n >= 1000000)
+		return 0;
+	if (strcmp(end, "GiB") == 0)
+		n <<= 10;
+	else if (strcmp(end, "MiB") != 0)
+		return 0;
+	return n < 1000000 ? n : 0;
+}
+
+static int set_rate(struct reading *r, const struct key *k, const char *value)
+{
+	uint64_t n = mib_of(value);
+
+	if (n == 0 && strcmp(value, "unlimited") != 0)
+		return refuse(r, k, value, "expected an amount each second such as 64MiB or 1GiB, or unlimited");
+	return engine_option(r, k, n);
+}
+
+static int set_memory(struct reading *r, const struct key *k, const char *value)
+{
+	uint64_t n = mib_of(value);
+
+	if (n < ENGINE_MEMORY_MIN_MIB)
+		return refuse(r, k, value, "expected an amount from 33MiB up such as 64MiB or 1GiB");
+	return engine_option(r, k, n);
+}
+
+static int set_days(struct reading *r, const struct key *k, const char *value)
+{
+	usec_t every = time_of(value), day = 86400 * USEC_PER_SEC;
+
+	if (every % day != 0 || (every == 0 && strcmp(value, "never") != 0))
+		return refuse(r, k, value, "expected whole days such as 30d, or never");
+	return engine_option(r, k, every / day);
+}
+
+static int set_direct(struct reading *r, const struct key *k, const char *value)
+{
+	struct config *c = r->config;
+
+	if (strcmp(value, "no") == 0)
+		return 1;
+	if (strcmp(value, "yes") != 0)
+		return refuse(r, k, value, "expected yes or no");
+	CHECK(c->n_engine_options < CONFIG_ENGINE_OPTIONS_MAX);
+	(void)snprintf(c->engine_options[c->n_engine_options++], sizeof c->engine_options[0], "--%s", k->name);
+	return 1;
+}
+
 /* A configuration that breaks the inequality of the takeover would break P2: it is refused here. */
 static int set_profile(struct reading *r, const struct key *k, const char *value)
 {
@@ -222,6 +292,12 @@ static const struct key keys[] = {
 	{"hypervisor", "accel", set_accel, FIELD(accel), false},
 	{"volumes", "replace-after", set_replace, FIELD(replace_after), false},
 	{"volumes", "reconnect", set_reconnect, FIELD(reconnect), false},
+	{"volumes", "direct", set_direct, 0, 0, false},
+	{"volumes", "resync-rate", set_rate, 0, 0, false},
+	{"volumes", "scrub-rate", set_rate, 0, 0, false},
+	{"volumes", "scrub-every", set_days, 0, 0, false},
+	{"volumes", "memory", set_memory, 0, 0, false},
+	{"volumes", "volume-memory", set_memory, 0, 0, false},
 	{"images", "keep-unused", set_time, FIELD(keep_files), false},
 	{"log", "level", set_level, FIELD(level), false},
 };

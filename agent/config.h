@@ -5,6 +5,8 @@
 
 #include "base/base.h"
 
+#define CONFIG_ENGINE_OPTIONS_MAX 6
+
 struct config {
 	char dir[PATH_BYTES_MAX]; /* the folder that kedge.conf lies in, absolute */
 	node_id_t id;
@@ -16,9 +18,11 @@ struct config {
 	const struct timing *timing;
 	char uri[PATH_BYTES_MAX]; /* "none": this node runs no VMs */
 	char accel[8];
-	usec_t replace_after; /* 0: never */
-	uint32_t reconnect;   /* seconds */
-	usec_t keep_files;    /* that nothing refers to; 0: for ever */
+	usec_t replace_after;                               /* 0: never */
+	uint32_t reconnect;                                 /* seconds */
+	char engine_options[CONFIG_ENGINE_OPTIONS_MAX][32]; /* for kedge-vol's command line: what is not the default */
+	size_t n_engine_options;
+	usec_t keep_files; /* that nothing refers to; 0: for ever */
 	enum log_level level;
 };
 

@@ -43,7 +43,8 @@ struct engine_link {
 	uv_loop_t *loop;
 	struct engine_link_callbacks cb;
 	char dir[PATH_BYTES_MAX];
-	char path[PATH_BYTES_MAX]; /* of the socket */
+	char path[PATH_BYTES_MAX];  /* of the socket */
+	const char *const *options; /* of a new engine's command line */
 	node_id_t self;
 	int memfd;
 	usec_t echo_every;
@@ -177,7 +178,7 @@ static void spawn(struct engine_link *l, usec_t now)
 	if (l->spawned_at && now < l->spawned_at + SPAWN_EVERY)
 		return;
 	l->spawned_at = now;
-	if (spawn_detached("kedge-vol", l->dir, &e) < 0)
+	if (spawn_detached("kedge-vol", l->dir, l->options, &e) < 0)
 		log_error("%s", e.text);
 }
 
@@ -472,6 +473,7 @@ int engine_link_open(const struct engine_link_config *config, const struct engin
 	l->loop = config->loop;
 	l->cb = *cb;
 	l->self = config->self;
+	l->options = config->options;
 	l->echo_every = (config->hung ? config->hung : ENGINE_HUNG) / ECHOES;
 	(void)snprintf(l->dir, sizeof l->dir, "%s", config->dir);
 	(void)snprintf(l->path, sizeof l->path, "%.900s/run/vol.sock", config->dir);

@@ -30,7 +30,8 @@ struct engine_link_callbacks {
 
 struct engine_link_config {
 	struct uv_loop_s *loop;
-	const char *dir; /* the node's folder */
+	const char *dir;            /* the node's folder */
+	const char *const *options; /* of an engine that is started, as spawn_detached() has them; they must stay */
 	node_id_t self;
 	const char *listen;               /* "host:port": bulk links are dialled from this host */
 	const char *ca_cert, *cert, *key; /* paths of PEM files */

@@ -88,7 +88,7 @@ static void spawn(struct guard_link *g)
 	struct err e = {0};
 
 	g->spawned_at = clock_boottime();
-	if (spawn_detached("kedge-guard", g->dir, &e) < 0)
+	if (spawn_detached("kedge-guard", g->dir, NULL, &e) < 0)
 		log_error("%s", e.text);
 }
 

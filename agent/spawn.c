@@ -29,9 +29,8 @@ int spawn_beside(const char *file, char ret[PATH_BYTES_MAX], struct err *e)
 }
 
 /* In the child: only async-signal-safe calls. Descriptors close by O_CLOEXEC. */
-static _Noreturn void become(char *path, char *dir)
+static _Noreturn void become(const char *const *argv)
 {
-	char option[] = "--dir", *const argv[] = {path, option, dir, NULL};
 	sigset_t none;
 	int null = open("/dev/null", O_RDWR);
 
@@ -42,13 +41,14 @@ static _Noreturn void become(char *path, char *dir)
 	(void)dup2(null, 1);
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	(void)execv(path, argv);
+	(void)execv(argv[0], (char *const *)argv); /* which changes nothing in them (POSIX, exec, rationale) */
 	_exit(127);
 }
 
-int spawn_detached(const char *program, const char *dir, struct err *e)
+int spawn_detached(const char *program, const char *dir, const char *const *options, struct err *e)
 {
-	char path[PATH_BYTES_MAX], own_dir[PATH_BYTES_MAX];
+	char path[PATH_BYTES_MAX];
+	const char *argv[3 + SPAWN_OPTIONS_MAX + 1] = {path, "--dir", dir};
 	int rc = spawn_beside(program, path, e);
 	pid_t child;
 
@@ -56,12 +56,15 @@ int spawn_detached(const char *program, const char *dir, struct err *e)
 		return rc;
 	if (access(path, X_OK) < 0)
 		return err_set(e, -errno, "start %s: %s", path, strerror(errno));
-	(void)snprintf(own_dir, sizeof own_dir, "%s", dir);
+	for (size_t i = 0; options && options[i]; i++) {
+		CHECK(i < SPAWN_OPTIONS_MAX);
+		argv[3 + i] = options[i];
+	}
 	child = fork();
 	if (child < 0)
 		return err_set(e, -errno, "start %s: %s", path, strerror(errno));
 	if (child == 0)
-		become(path, own_dir);
+		become(argv);
 	while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
 	return 0;

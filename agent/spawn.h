@@ -5,9 +5,12 @@
 
 #include "base/base.h"
 
-/* [any] Start @program, which lies beside this one, with `--dir @dir`: detached, so that it outlives the agent. A
- * second one of its kind ends by itself. */
-int spawn_detached(const char *program, const char *dir, struct err *e) KEDGE_MUST_CHECK;
+#define SPAWN_OPTIONS_MAX 8
+
+/* [any] Start @program, which lies beside this one, with `--dir @dir` and @options (at most SPAWN_OPTIONS_MAX, then
+ * NULL; NULL: none): detached, so that it outlives the agent. A second one of its kind ends by itself. -EACCES, -ENOENT
+ * and the like: it cannot be started; -EAGAIN: no process to be had. */
+int spawn_detached(const char *program, const char *dir, const char *const *options, struct err *e) KEDGE_MUST_CHECK;
 
 /* [any] The path of @file in the folder of this program. */
 int spawn_beside(const char *file, char ret[PATH_BYTES_MAX], struct err *e) KEDGE_MUST_CHECK;

@@ -40,6 +40,7 @@ struct volumes {
 	bool behind;      /* something could not be told: the socket is full */
 	usec_t next_tell, again_at;
 	uint64_t session, num; /* of this node's own requests */
+	const char *options[CONFIG_ENGINE_OPTIONS_MAX + 1];
 };
 
 static struct local *find(struct volumes *v, const char *id)
@@ -492,6 +493,7 @@ int volumes_open(struct agent *agent, int memfd, struct volumes **ret, struct er
 						 .peer_known = peer_known_cb};
 	const struct engine_link_config config = {.loop = &agent->loop,
 						  .dir = agent->config.dir,
+						  .options = v->options,
 						  .self = agent->config.id,
 						  .listen = agent->config.listen,
 						  .ca_cert = agent->config.ca,
@@ -502,6 +504,8 @@ int volumes_open(struct agent *agent, int memfd, struct volumes **ret, struct er
 
 	v->agent = agent;
 	v->session = random_u64();
+	for (size_t i = 0; i < agent->config.n_engine_options; i++)
+		v->options[i] = agent->config.engine_options[i];
 	rc = engine_link_open(&config, &cb, &v->link, e);
 	if (rc < 0) {
 		free(v);

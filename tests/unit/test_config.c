@@ -114,6 +114,23 @@ static void defaults(void **state)
 	assert_string_equal(c->key, want);
 }
 
+/* What is not the default stands on kedge-vol's command line. */
+static void engine_options(void **state)
+{
+	static const char *const want[] = {"--direct",         "--resync-rate=0", "--scrub-rate=8",
+					   "--scrub-every=90", "--memory=2048",   "--volume-memory=33"};
+	struct fixture *f = *state;
+
+	good(f, NODE "[volumes]\ndirect = yes\nresync-rate = unlimited\nscrub-rate = 8MiB\nscrub-every = 90d\n"
+		     "memory = 2GiB\nvolume-memory = 33MiB\n");
+	assert_int_equal(f->config.n_engine_options, ARRAY_LEN(want));
+	for (size_t i = 0; i < ARRAY_LEN(want); i++)
+		assert_string_equal(f->config.engine_options[i], want[i]);
+	good(f, NODE "[volumes]\ndirect = no\nscrub-every = never\n");
+	assert_int_equal(f->config.n_engine_options, 1);
+	assert_string_equal(f->config.engine_options[0], "--scrub-every=0");
+}
+
 static void every_key(void **state)
 {
 	struct fixture *f = *state;
@@ -266,6 +283,16 @@ static void bad_values(void **state)
 		{"[volumes]\nreplace-after = 9s", "from 10s up"},
 		{"[volumes]\nreplace-after = 0s", "from 10s up"},
 		{"[volumes]\nreplace-after = soon", "from 10s up"},
+		{"[volumes]\ndirect = maybe", "yes or no"},
+		{"[volumes]\nresync-rate = 64", "or unlimited"},
+		{"[volumes]\nresync-rate = 0MiB", "or unlimited"},
+		{"[volumes]\nscrub-rate = -1MiB", "or unlimited"},
+		{"[volumes]\nscrub-rate = 1000000MiB", "or unlimited"},
+		{"[volumes]\nscrub-rate = 999999GiB", "or unlimited"},
+		{"[volumes]\nscrub-every = 36h", "whole days"},
+		{"[volumes]\nscrub-every = 0d", "whole days"},
+		{"[volumes]\nmemory = 32MiB", "from 33MiB up"},
+		{"[volumes]\nvolume-memory = unlimited", "from 33MiB up"},
 		{"[hypervisor]\nuri =", "[hypervisor] uri"},
 		{"[hypervisor]\naccel = KVM", "expected auto, kvm or tcg"},
 		{"[hypervisor]\naccel =", "expected auto, kvm or tcg"},
@@ -373,11 +400,10 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(defaults),        TEST(every_key), TEST(every_level_and_accelerator),
-		TEST(as_people_write), TEST(unknown),   TEST(no_key_at_all),
-		TEST(missing),         TEST(twice),     TEST(bad_ids),
-		TEST(bad_values),      TEST(too_long),  TEST(no_text),
-		TEST(too_large),       TEST(no_file),   TEST(too_long_a_folder),
+		TEST(defaults),        TEST(engine_options), TEST(every_key),     TEST(every_level_and_accelerator),
+		TEST(as_people_write), TEST(unknown),        TEST(no_key_at_all), TEST(missing),
+		TEST(twice),           TEST(bad_ids),        TEST(bad_values),    TEST(too_long),
+		TEST(no_text),         TEST(too_large),      TEST(no_file),       TEST(too_long_a_folder),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
