@@ -24,6 +24,7 @@
 #define APART_BYTES    (32u << 10)  /* data of a frame, from which on it is opened where it stays */
 #define QUEUE_BYTES    (256u << 20) /* what guests may have in flight, and copies */
 #define UNACKED_MAX_MS 1000         /* a dead peer is noticed by TCP within this */
+#define PROBE_S        1            /* so long without a byte, and so often from then on, TCP asks whether it stands */
 
 struct link {
 	uv_loop_t *loop;
@@ -253,12 +254,23 @@ static void before_cb(uv_prepare_t *prepare)
 		flush(l);
 }
 
+/* libuv has one word for all that can befall a socket. */
+static const char *why_broken(int fd, int status)
+{
+	int error = 0;
+	socklen_t n = sizeof error;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n) == 0 && error)
+		return strerror(error);
+	return uv_strerror(status);
+}
+
 static void poll_cb(uv_poll_t *poll, int status, int events)
 {
 	struct link *l = poll->data;
 
 	if (status < 0) {
-		link_end(l, uv_strerror(status), false);
+		link_end(l, why_broken(l->fd, status), false);
 		return;
 	}
 	if (events & UV_WRITABLE)
@@ -269,13 +281,18 @@ static void poll_cb(uv_poll_t *poll, int status, int events)
 
 /* ---- life ---- */
 
+/* An end that gives the link up may be unable to say so, and only one of the two dials the next: an end that has
+ * nothing to send must notice by itself. */
 static void tune(int fd)
 {
-	static const int on = 1;
+	static const int on = 1, probe = PROBE_S;
 	static const unsigned unacked = UNACKED_MAX_MS;
 
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked, sizeof unacked);
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &probe, sizeof probe);
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &probe, sizeof probe);
 }
 
 int link_new(struct uv_loop_s *loop, int fd, const struct bulk_handover *h, uint64_t bytes_max,

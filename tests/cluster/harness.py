@@ -421,12 +421,11 @@ class Cluster:
             ip("-n", node.namespace, "link", "set", "eth0", "up")
             ip("-n", node.namespace, "link", "set", "lo", "up")
 
-    def partition(self, i):
+    def partition(self, i, ways=("input", "output")):
         """Nothing goes in or out of node @i any more."""
-        rules = ("table inet kedge_test {\n"
-                 " chain in { type filter hook input priority 0; policy drop; iif lo accept; }\n"
-                 " chain out { type filter hook output priority 0; policy drop; oif lo accept; }\n}\n")
-        self._nft(i, rules)
+        chains = "".join(" chain %s { type filter hook %s priority 0; policy drop; %s lo accept; }\n"
+                         % (way, way, {"input": "iif", "output": "oif"}[way]) for way in ways)
+        self._nft(i, "table inet kedge_test {\n%s}\n" % chains)
 
     def heal(self, i):
         self._nft(i, "delete table inet kedge_test\n")
