@@ -77,6 +77,7 @@ class FailingDisk(DiskCase):
             cls.addClassCleanup(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                                                  start_new_session=True).wait)
         c.start(i)
+        c.wait_for(lambda: c.status(i)["quorum"], 20, "%s is back" % node.name)  # else what is said of it may be of before
 
     def fail_once(self, vm, i, call):
         """Its fifth call from now on, on the data of @vm's disk on node @i."""
@@ -118,6 +119,11 @@ class FailingDisk(DiskCase):
         self.c.wait_for(lambda: not self.c.qemus("frail"), 40, "frail is stopped")
         paths = [disks.data(self.c, i, "frail.root", to) for i in (owner, to)]
         self.c.wait_for(lambda: disks.same(paths), 20, "the replicas are the same, byte by byte")
+
+
+@harness.long_run("the same with three replicas")
+class FailingDiskOfThree(FailingDisk):
+    replicas = 3
 
 
 class Upgrade(DiskCase):

@@ -19,6 +19,8 @@ def disk_yaml(size="64MiB", replicas=2, name="root"):
 
 
 class DiskCase(harness.ClusterCase):
+    replicas = 2
+
     def setUp(self):
         super().setUp()
         self.c.wait_formed()
@@ -39,9 +41,10 @@ class DiskCase(harness.ClusterCase):
                 self.c.wait_for(lambda n=name, i=i: disks.volume(self.c, i, n) is None, 20, "%s is erased" % name)
         super().tearDown()
 
-    def create(self, vm, replicas=2):
+    def create(self, vm, replicas=None):
         """A guest that writes; returns its node's number once its disk has all its replicas."""
-        self.c.apply(self.c.leader(), self.c.vm_yaml(vm, extra=disk_yaml(replicas=replicas)))
+        extra = disk_yaml(replicas=replicas or self.replicas)
+        self.c.apply(self.c.leader(), self.c.vm_yaml(vm, extra=extra))
         self.vms.append((vm, [vm + ".root"]))
         self.writes(vm)
         self.c.wait_for(lambda: disks.is_whole(self.c, self.c.leader(), vm + ".root"), 60, "all replicas are in sync")
@@ -92,7 +95,7 @@ class Disks(DiskCase):
               % (owner, to, time.monotonic() - killed, last, found.n))
         self.assertGreaterEqual(found.n, last, "an acknowledged line is lost")
         self.check("till", to)
-        self.assertEqual(disks.in_sync(self.c, to, "till.root"), ["n%d" % to])
+        self.assertEqual(len(disks.in_sync(self.c, to, "till.root")), self.replicas - 1)
         self.c.start(owner)
         self.c.wait_formed()
         self.c.wait_for(lambda: disks.is_whole(self.c, to, "till.root"), 60, "the replica that came back is in sync")
@@ -148,6 +151,11 @@ class Disks(DiskCase):
         self.check("held", to)
 
 
+@harness.long_run("the same with three replicas")
+class DisksOfThree(Disks):
+    replicas = 3
+
+
 class Cut(DiskCase):
     namespaces = True
 
@@ -199,7 +207,7 @@ class Cut(DiskCase):
     def test_a_guest_that_nobody_else_can_run_goes_on(self):
         """One replica, on a node that is cut off: it is not frozen for nothing (L20 to L22), and stays what it is."""
         owner = self.create("alone", replicas=1)
-        other = self.create("two")
+        self.create("two")
         self.c.wait_for(lambda: self.happened(owner, "alone", "no other node can run it"), 20, "its owner is told")
         snapshot = self.c.snapshot("alone", owner)[0]
         self.c.partition(owner)
@@ -212,7 +220,12 @@ class Cut(DiskCase):
         self.assertEqual(self.c.snapshot("alone", owner)[0], snapshot)
         self.check("alone", self.writes("alone"))
         self.writes("two", timeout=FAILOVER_S)
-        del other
+
+
+@harness.long_run("the same with three replicas")
+class CutOfThree(Cut):
+    replicas = 3
+
 
 class Power(DiskCase):
     own_disks = True
@@ -318,7 +331,7 @@ class Full(DiskCase):
         other = self.holder("half", owner)
         snapshot = self.c.snapshot("half", owner)[0]
         self.fill(other)
-        self.c.wait_for(lambda: disks.in_sync(self.c, owner, "half.root") == ["n%d" % owner], 60, "it is out of sync")
+        self.c.wait_for(lambda: "n%d" % other not in disks.in_sync(self.c, owner, "half.root"), 60, "it is out of sync")
         written = disks.last_written(self.c, "half", owner)
         self.c.wait_for(lambda: disks.last_written(self.c, "half", owner) > written + 5, 30, "the guest goes on")
         self.assertEqual(self.c.snapshot("half", owner)[0], snapshot)
@@ -332,6 +345,11 @@ class Full(DiskCase):
         self.fill(owner)
         to = self.writes("brim", but=(owner,), timeout=60)
         self.check("brim", to)
+
+
+@harness.long_run("the same with three replicas")
+class FullOfThree(Full):
+    replicas = 3
 
 
 class Loss(DiskCase):
@@ -382,7 +400,6 @@ class Replicas(DiskCase):
         for n in self.c.nodes:
             self.c.wait_for(lambda n=n: len(disks.folders(self.c, n.number)) == (n.number == owner), 20, "others erased")
         self.check("grow", self.writes("grow"))
-
 
     def test_moved(self):
         """Replicas go to the nodes that are named, first the one that does not lead, then the one that does."""
