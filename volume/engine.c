@@ -79,8 +79,9 @@ static void close_rest(struct engine *g)
 		g->vols = v->next;
 		free(v);
 	}
-	g->parts++;
+	g->parts += 3;
 	uv_close((uv_handle_t *)&g->timer, timer_closed);
+	spin_close(&g->spin, timer_closed, g);
 	g->parts++;
 	ask_close(g->ask, part_closed, g);
 	g->parts++;
@@ -184,6 +185,7 @@ int engine_new(struct uv_loop_s *loop, const struct engine_config *config, struc
 	}
 	memcpy(g->dir, config->dir, strlen(config->dir));
 	rc = prepare(g, e);
+	spin_open(&g->spin, loop); /* first: libuv calls those last that were there before others */
 	g->disk = disk_io_new(loop, config->threads  ? DISK_IO_THREADS
 				    : config->direct ? DISK_IO_DIRECT
 						     : DISK_IO_BUFFERED);

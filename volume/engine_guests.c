@@ -40,10 +40,13 @@ static void guest_submit(void *ctx, struct nbd_request *r)
 	struct vol *v = r->volume;
 
 	(void)ctx;
-	if (v->step == VOL_OPEN && v->g->store->allows(v))
-		volume_core_submit(v->core, &r->req);
-	else
+	spin_note(&v->g->spin);
+	if (v->step != VOL_OPEN || !v->g->store->allows(v)) {
 		nbd_request_dropped(r);
+		return;
+	}
+	v->g->spin.requests++;
+	volume_core_submit(v->core, &r->req);
 }
 
 static void guest_gone(void *ctx, void *volume, uint64_t client)

@@ -7,6 +7,7 @@
 #include "volume/engine.h"
 #include "volume/nbd.h"
 #include "volume/replica.h"
+#include "volume/spin.h"
 
 #include <uv.h>
 
@@ -118,6 +119,7 @@ struct engine {
 	struct sock *sock;
 	struct ask *ask;
 	uv_timer_t timer;
+	struct spin spin;
 	struct vol *vols;
 	bool looks_for_losses; /* the engine before did not end well */
 	bool closing;

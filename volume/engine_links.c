@@ -198,6 +198,7 @@ static void frame_cb(void *ctx, struct link *l, node_id_t node, const struct wir
 	struct links *s = ctx;
 	struct vol *v = find(s->g, w->volume);
 
+	spin_note(&s->g->spin);
 	if (v)
 		give(v, l, node, w);
 	else if (w->is_given)

@@ -38,6 +38,8 @@ static void io_done(void *ctx, struct volume_io *io, int rc)
 	struct vol *v = ctx;
 
 	v->ios--;
+	spin_note(&v->g->spin);
+	v->g->spin.disk--;
 	if (rc < 0)
 		log_error("%s: I/O on its data at %llu: %s", v->name, (unsigned long long)io->offset, strerror(-rc));
 	volume_core_io_done(v->core, io, rc);
@@ -48,6 +50,7 @@ static void fx_io(void *ctx, struct volume_io *io)
 	struct vol *v = ctx;
 
 	v->ios++;
+	v->g->spin.disk++;
 	disk_io_begin(v->g->disk, volume_replica_data(v->replica), io, io_done, v);
 }
 
@@ -79,9 +82,10 @@ static void fx_look(void *ctx)
 
 static void fx_reply(void *ctx, struct volume_request *r, int rc)
 {
-	const struct vol *v = ctx;
+	struct vol *v = ctx;
 	struct nbd_request *request = CONTAINER_OF(r, struct nbd_request, req);
 
+	v->g->spin.requests--;
 	if (v->g->store->allows(v))
 		nbd_request_done(request, rc);
 	else
@@ -90,7 +94,9 @@ static void fx_reply(void *ctx, struct volume_request *r, int rc)
 
 static void fx_drop(void *ctx, struct volume_request *r)
 {
-	(void)ctx;
+	struct vol *v = ctx;
+
+	v->g->spin.requests--;
 	nbd_request_dropped(CONTAINER_OF(r, struct nbd_request, req));
 }
 

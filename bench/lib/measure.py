@@ -192,10 +192,12 @@ def fill_volume(e, node, name, size):
 
 
 def in_turn(rounds, sides, measure):
-    """@sides: name -> anything; @measure of each, A B A B. Returns name -> the list of what it gave."""
+    """@sides: name -> anything; @measure of each, A B A B. Returns name -> the list of what it gave. What one has left in
+    the page cache is written before the next begins: else a side pays for whoever came before it."""
     seen = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
+            os.sync()
             seen[name].append(measure(side))
     return seen
 

@@ -222,8 +222,13 @@ class Cluster:
             return
         live_clusters.remove(self)
         self.witness.stop()
-        if self.failed:
-            self._keep_logs()
+        try:
+            if self.failed:
+                self._keep_logs()
+        finally:  # also when nobody reads any more what is printed
+            self._remove()
+
+    def _remove(self):
         remove_processes(self.root + "/")
         for node in self.nodes:
             if node.kedged:
