@@ -126,6 +126,7 @@ static void io_done(struct volume_core *c, struct volume_io *io, int rc)
 		return;
 	}
 	if (rc < 0) {
+		op->step = OP_ACKS; /* no I/O of it is left: its request is dropped with the others' */
 		core_break(c, rc);
 		return;
 	}

@@ -318,6 +318,24 @@ static void a_failed_flush_ends_the_replica(void **state)
 	assert_int_equal(f->n_dropped, 1);
 }
 
+/* Whoever asked hears nothing, and is let go: the connection could not end otherwise, nor could the engine. */
+static void a_failed_read_ends_the_replica(void **state)
+{
+	struct fixture *f = *state;
+	char data[VOLUME_SECTOR_BYTES];
+	struct volume_request r = {.kind = VOLUME_READ, .length = sizeof data, .data = data, .client = 1, .epoch = 1};
+
+	open_core(f, 1);
+	row(f, 1);
+	settle(f);
+	volume_core_submit(f->c, &r);
+	assert_int_equal(f->n_ios, 1);
+	volume_core_io_done(f->c, f->ios[--f->n_ios], -EIO);
+	assert_int_equal(f->rc, -EIO);
+	assert_int_equal(f->n_replies, 0);
+	assert_int_equal(f->n_dropped, 1);
+}
+
 static void a_flush_that_is_expected_has_begun(void **state)
 {
 	struct fixture *f = *state;
@@ -474,6 +492,7 @@ int main(void)
 		TEST(a_scrub_of_the_only_copy_finds_what_cannot_be_read),
 		TEST(a_block_that_cannot_be_read_only_differs),
 		TEST(a_failed_flush_ends_the_replica),
+		TEST(a_failed_read_ends_the_replica),
 		TEST(a_flush_that_is_expected_has_begun),
 		TEST(a_vm_placed_later_is_not_served),
 		TEST(a_hello_that_was_overtaken_is_not_obeyed),

@@ -373,6 +373,7 @@ class FailingDisks(LoadedCase):
         self.e.propose("takeover", "disk", "2")
         g.goes_on()
         self.finish(g)
+        self.e.stop(1)  # nothing of what failed is left in it
 
     def test_write_fails_at_a_replica(self):
         self.replica_fails(self.last, "pwrite64")
@@ -381,10 +382,10 @@ class FailingDisks(LoadedCase):
     def test_flush_fails_at_a_replica(self):
         self.replica_fails(self.last, "fdatasync")
 
-    @long_case
     def test_write_fails_at_the_primary(self):
         self.primary_fails("pwrite64")
 
+    @long_case
     def test_flush_fails_at_the_primary(self):
         self.primary_fails("fdatasync")
 
