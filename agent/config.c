@@ -17,9 +17,8 @@
 #include <string.h>
 #include <sys/un.h>
 
-#define REPLACE_AFTER_MIN     (10 * USEC_PER_SEC)
-#define ENGINE_MEMORY_MIN_MIB 33 /* kedge-vol refuses less */
-#define SOCKET_PATH_BYTES     sizeof(((struct sockaddr_un *)0)->sun_path)
+#define REPLACE_AFTER_MIN (10 * USEC_PER_SEC)
+#define SOCKET_PATH_BYTES sizeof(((struct sockaddr_un *)0)->sun_path)
 
 struct reading {
 	struct config *config;

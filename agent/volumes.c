@@ -4,6 +4,7 @@
 
 #include "agent/agent.h"
 #include "agent/engine_link.h"
+#include "agent/spawn.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,6 +31,8 @@ struct local {
 	usec_t reported_at;
 	bool erasing; /* that its files are gone is being told */
 };
+
+_Static_assert(CONFIG_ENGINE_OPTIONS_MAX <= SPAWN_OPTIONS_MAX, "all of them can be passed on");
 
 struct volumes {
 	struct agent *agent;

@@ -45,6 +45,8 @@
 #define SESSION_IDLE_SEC    3600
 #define EVENTS_MAX          10000
 
+#define ENGINE_MEMORY_MIN_MIB 33 /* of a volume engine, for requests: one fits */
+
 #define CONF_BYTES_MAX (64u << 10)
 #define YAML_BYTES_MAX (1u << 20)
 

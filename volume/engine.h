@@ -25,7 +25,7 @@ struct engine_config {
 #define ENGINE_SCRUB_RATE  ((uint64_t)16 << 20)
 #define ENGINE_SCRUB_DAYS  30
 #define ENGINE_LINK_BYTES  ((uint64_t)256 << 30)
-#define ENGINE_MEMORY_MIN  ((uint64_t)33 << 20) /* one request fits */
+#define ENGINE_MEMORY_MIN  ((uint64_t)ENGINE_MEMORY_MIN_MIB << 20)
 
 /* [loop] Begin to serve. -EWOULDBLOCK: the folder has an engine; -ENOENT: no node of the store has this folder;
  * -EBADMSG: the store makes no sense. */

@@ -23,8 +23,8 @@
 #define SEND_BYTES     (512u << 10) /* so much goes before the turn ends: the peer has work meanwhile */
 #define APART_BYTES    (32u << 10)  /* data of a frame, from which on it is opened where it stays */
 #define QUEUE_BYTES    (256u << 20) /* what guests may have in flight, and copies */
-#define UNACKED_MAX_MS 1000         /* a dead peer is noticed by TCP within this */
-#define PROBE_S        1            /* so long without a byte, and so often from then on, TCP asks whether it stands */
+#define UNACKED_MAX_MS 1000         /* a dead peer is noticed by TCP within this, once something was sent */
+#define PROBE_S        1            /* without a byte: TCP asks then whether the peer stands, and must hear it once */
 
 struct link {
 	uv_loop_t *loop;
