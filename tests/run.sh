@@ -59,7 +59,8 @@ end_current() {
 sweep() { [ ! -e tests/cluster/harness.py ] || python3 tests/cluster/harness.py --sweep $$ >>"$logs/sweep.log" 2>&1 || true; }
 finish() {
 	local status=$?
-	trap - EXIT INT TERM HUP
+	trap - EXIT
+	trap '' INT TERM HUP # whoever asks twice must not keep us from tidying up
 	end_current
 	sweep
 	exit "$status"

@@ -427,7 +427,7 @@ class Cluster:
             ip("-n", node.namespace, "link", "set", "lo", "up")
 
     def partition(self, i, ways=("input", "output")):
-        """Nothing goes in or out of node @i any more."""
+        """Nothing goes in or out of node @i any more, or only one of the two."""
         chains = "".join(" chain %s { type filter hook %s priority 0; policy drop; %s lo accept; }\n"
                          % (way, way, {"input": "iif", "output": "oif"}[way]) for way in ways)
         self._nft(i, "table inet kedge_test {\n%s}\n" % chains)
@@ -661,7 +661,8 @@ def name_of(test):
     return test.id().replace("__main__.", "")
 
 
-def interrupted(_number, _frame):
+def interrupted(number, _frame):
+    signal.signal(number, signal.SIG_IGN)  # asked twice, it tidies up once
     raise KeyboardInterrupt  # unittest lets nothing else through
 
 
