@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs the tests and ends with one line, `N passed, N failed`.
 #
-# usage: tests/run.sh            everything, about 20 minutes on two cores
+# usage: tests/run.sh            everything, some 22 minutes on two cores
 #        tests/run.sh --quick    style, unit, a minute of simulation, one real cluster: about 5 minutes
 #        tests/run.sh --long     everything with 2000 + 2000 + 5000 seeds, the quickstart, and the benchmarks 20 times
 #        tests/run.sh --asan     build with address and undefined sanitizers: unit and simulation
