@@ -114,7 +114,7 @@ void core_step_down(struct volume_core *c)
 	guest_drop_all(c);
 	copy_cancel_all(c);
 	flush_drop_client(c, 0, true);
-	c->flush.running = false; /* a sync that runs ends by itself */
+	c->flush.running = c->flush.ended = false; /* a sync that runs ends by itself */
 	c->flush_wanted = c->flush_early = false;
 	volume_core_scrub_stop(c);
 	peers_forget(c);

@@ -104,7 +104,7 @@ enum volume_io_kind { VOLUME_IO_READ, VOLUME_IO_WRITE, VOLUME_IO_ZERO, VOLUME_IO
 struct volume_io {
 	enum volume_io_kind kind;
 	bool is_copy; /* nobody here asked for these bytes: they need not stay in a cache */
-	bool hurries; /* a SYNC comes next, most likely */
+	bool hurries; /* a SYNC comes soon, most likely */
 	uint64_t offset, length;
 	void *data;
 	uint8_t hash[VOLUME_HASH_BYTES];
@@ -197,7 +197,7 @@ struct volume_config {
 	const struct volume_ballot *stamps;
 	unsigned copies_max;  /* blocks that are being copied at a time */
 	unsigned intents_cap; /* more than this many intents are cleared eagerly */
-	unsigned flush_habit; /* so many flushes after single writes, and the next begins by itself; not 0 */
+	unsigned flush_habit; /* so many flushes after single or few writes make one: the next is prepared for; not 0 */
 	usec_t clear_after;   /* an extent that was idle for so long is flushed and cleared */
 	uint64_t copy_rate;   /* bytes per second of copies that no guest waits for, while guests write; 0: no bound */
 };

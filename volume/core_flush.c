@@ -1,31 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Flushing at the primary (V11, V12): all members at once, one at a time. Whoever comes meanwhile shares the next, or
- * the one that runs if nothing was written since it began. */
+ * the one that runs, or the last, if nothing was written since that began. */
 #include "volume/core_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- guests that flush after each write ---- */
+/* ---- guests that flush often ---- */
+
+#define FEW 64 /* writes before a flush: more are better sent to the disk by the kernel, in its own time and order */
 
 /* Does one come after each single write? Such a guest waits for little else, so its flush begins when the write is
  * over, before the guest has asked. */
-bool flush_is_next(const struct volume_core *c)
+static bool flush_is_next(const struct volume_core *c)
 {
 	return c->flush_each >= c->config.flush_habit;
+}
+
+/* Does one come after each few writes? Then it is good to send them on their way to the disk. */
+bool flush_is_soon(const struct volume_core *c)
+{
+	return c->flush_few >= c->config.flush_habit;
 }
 
 void flush_saw_write(struct volume_core *c)
 {
 	if (c->writes == 1)
 		c->flush_each = 0;
-	c->writes = c->writes ? 2 : 1;
+	if (c->writes == FEW)
+		c->flush_few = 0;
+	else
+		c->writes++;
 }
 
 void flush_saw_flush(struct volume_core *c)
 {
 	if (c->writes == 1 && c->flush_each < c->config.flush_habit)
 		c->flush_each++;
+	if (c->writes > 0 && c->flush_few < c->config.flush_habit)
+		c->flush_few++;
 	c->writes = 0;
 }
 
@@ -39,7 +52,12 @@ void flush_write_over(struct volume_core *c)
 	c->flush_early = true;
 }
 
-/* V11: what runs covers it only if nothing was written since it began. */
+/* V11: what runs, or has run in this ballot, covers a flush only if nothing was written since it began. */
+static bool has_covered(const struct flush *f)
+{
+	return f->ended && (f->fresh || PLANTED(old_flush_covers));
+}
+
 void flush_submit(struct volume_core *c, struct volume_request *r)
 {
 	struct flush *f = &c->flush;
@@ -47,7 +65,7 @@ void flush_submit(struct volume_core *c, struct volume_request *r)
 	struct volume_request **list = rides ? &c->flush_riding : &c->flush_waiting;
 
 	flush_saw_flush(c);
-	if (f->early && !rides)
+	if (f->early && !rides && !has_covered(f))
 		c->flush_each = 0; /* it was in vain: the guest takes its time */
 	f->early = false;
 	r->next = *list;
@@ -118,6 +136,7 @@ static void begin(struct volume_core *c)
 	struct flush *f = &c->flush;
 
 	f->running = true;
+	f->ended = false;
 	f->local = false;
 	f->syncing = true;
 	f->sent = f->acked = 0;
@@ -160,19 +179,25 @@ static void cold_end(struct volume_core *c)
 	(void)disk_save(c);
 }
 
-static void end(struct volume_core *c)
+static void answer(struct volume_core *c, struct volume_request **list)
 {
-	struct volume_request *r = c->flush_riding, *next;
+	struct volume_request *r = *list, *next;
 
-	for (size_t w = 0; w < bit_words(c->n_extents); w++)
-		c->unflushed[w] &= ~c->flush.fset[w];
-	c->flush.running = false;
-	c->flush_riding = NULL;
-	cold_end(c);
+	*list = NULL;
 	for (; r; r = next) {
 		next = r->next;
 		c->fx.reply(c->fx.ctx, r, 0);
 	}
+}
+
+static void end(struct volume_core *c)
+{
+	for (size_t w = 0; w < bit_words(c->n_extents); w++)
+		c->unflushed[w] &= ~c->flush.fset[w];
+	c->flush.running = false;
+	c->flush.ended = true;
+	cold_end(c);
+	answer(c, &c->flush_riding);
 }
 
 void flush_step(struct volume_core *c)
@@ -183,6 +208,8 @@ void flush_step(struct volume_core *c)
 		send_it(c);
 	if (c->flush.running && c->flush.local && (core_required(c) & ~c->flush.acked) == 0)
 		end(c);
+	if (has_covered(&c->flush))
+		answer(c, &c->flush_waiting);
 	if (c->flush.running || c->flush.syncing)
 		return;
 	if (c->flush_waiting || c->flush_wanted || c->flush_early) { /* also what came while the last one ran */
@@ -194,6 +221,7 @@ void flush_step(struct volume_core *c)
 /* V5 */
 void flush_reballot(struct volume_core *c)
 {
+	c->flush.ended = false;
 	if (PLANTED(keep_acks_over_epoch))
 		return;
 	c->flush.acked = c->flush.sent = 0;

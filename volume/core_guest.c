@@ -147,7 +147,7 @@ static void op_io(struct volume_core *c, struct op *op)
 	op->io = (struct volume_io){.kind = kinds[op->req->kind],
 				    .offset = op->offset,
 				    .length = op->length,
-				    .hurries = flush_is_next(c),
+				    .hurries = flush_is_soon(c),
 				    .data = op->req->data,
 				    .done = io_done};
 	core_io(c, &op->io);

@@ -97,6 +97,7 @@ struct flush {
 	uint64_t seq;
 	usec_t since;
 	uint8_t sent, acked;
+	bool ended;     /* the last one, in this ballot, and none runs */
 	bool settled;   /* begun when nothing was needed any more (V27) */
 	bool fresh;     /* since it began no write or copy has begun or ended: another would cover nothing more */
 	bool early;     /* begun before a guest asked for it */
@@ -177,8 +178,10 @@ struct volume_core {
 	uint64_t *remote;    /* extents in which another in-sync member may have set its intent */
 	usec_t *touched;     /* when an extent was written last */
 	struct flush flush;
-	unsigned writes;     /* that came since the last flush did, here as the primary or as a replica; 2: or more */
+	unsigned
+		writes; /* that came since the last flush did, here as the primary or as a replica, as far as counted */
 	unsigned flush_each; /* so often in a row a flush came after a single write */
+	unsigned flush_few;  /* and after few */
 	enum join join;
 	unsigned joiner;          /* slot */
 	uint64_t join_seq;        /* of the FLUSH that it alone gets */
@@ -272,7 +275,7 @@ void flush_step(struct volume_core *c);
 void flush_reballot(struct volume_core *c);
 bool flush_ack(struct volume_core *c, unsigned slot, const struct volume_frame *f);
 void flush_touch(struct volume_core *c, uint64_t offset, uint64_t length);
-bool flush_is_next(const struct volume_core *c);
+bool flush_is_soon(const struct volume_core *c);
 void flush_saw_write(struct volume_core *c);
 void flush_saw_flush(struct volume_core *c);
 void flush_write_over(struct volume_core *c);

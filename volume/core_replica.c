@@ -346,7 +346,7 @@ static void op_begin(struct volume_core *c, struct replica_op *op)
 	op->in_io = true;
 	op->io = (struct volume_io){.kind = is_hole ? VOLUME_IO_TRIM : kinds[op->f.kind],
 				    .is_copy = op->f.kind == VOLUME_F_COPY,
-				    .hurries = op->f.kind == VOLUME_F_WRITE && flush_is_next(c),
+				    .hurries = op->f.kind == VOLUME_F_WRITE && flush_is_soon(c),
 				    .offset = op->f.offset,
 				    .length = op->f.length,
 				    .data = op->buffer ? op->buffer : op->f.data,

@@ -1,43 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0
  * io_uring on a libuv loop: what a turn of the loop begins is submitted together at its end, what is done at once is
- * told in the same turn, and an eventfd wakes the loop for the rest.
+ * told in the same turn, and an eventfd wakes the loop for the rest. Syncs have a quicker way (disk_sync.c).
  *
  * Buffered writes take another way: where a file system cannot promise not to wait (ext4), io_uring hands each to a
  * worker of the kernel. Nearly always the page cache takes a write in microseconds, so it is done at once. When one was
  * slow, as when the kernel holds back who writes faster than the disk, a thread does them for a while, a turn's worth
- * at a time: the loop has others to serve.
+ * at a time: the loop has others to serve. Long ones it always does.
  */
 #include "volume/disk_io.h"
 
-#include "volume/disk_copy.h"
+#include "volume/disk_do.h"
+#include "volume/disk_sync.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
 #include <liburing.h>
-#include <linux/falloc.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include <uv.h>
 
-#define ENTRIES    512
-#define PIECE      (64u << 10) /* of a buffered write */
-#define SLOW       USEC_PER_MS /* a write that took so long waited for something */
-#define FEW        64          /* writes of the thread, until the loop is told */
-#define FEW_BYTES  (512u << 10)
-#define SLOW_WHILE (USEC_PER_SEC)
+#define ENTRIES     512
+#define SLOW        USEC_PER_MS /* a write that took so long waited for something */
+#define FEW         64          /* writes of the thread, until the loop is told */
+#define FEW_BYTES   (512u << 10)
+#define SLOW_WHILE  (USEC_PER_SEC)
+#define LONG        (1u << 20) /* a write that is worth a thread: the next can be received meanwhile */
+#define HURRIED_MAX 16         /* in a turn; others go with their SYNC */
 
 struct request {
 	struct request *next;
 	struct disk_io *d;
 	int fd;
 	struct volume_io *io;
-	uint64_t at; /* of it, done */
+	uint64_t at; /* of it, done by the ring */
 	disk_io_done done;
 	void *ctx;
 	int rc;
@@ -49,17 +46,16 @@ struct disk_io {
 	enum disk_io_mode mode;
 	bool uring;
 	struct io_uring ring;
-	int event;
+	struct disk_syncs syncs;
+	int event; /* something has ended, of the ring, the syncs or the writing thread */
 	uv_poll_t poll;
 	uv_prepare_t before; /* the loop sleeps */
 	uv_idle_t awake;     /* while it runs, the loop does not: somebody was told something just before */
 	struct request *waiting, **waiting_end; /* for a place in the ring */
 	struct request *done, **done_end;       /* written at once, to be told */
 	usec_t slow_until;
-	struct hurry {
-		int fd; /* -1: nothing */
-		uint64_t offset, length;
-	} hurry;                          /* written at once, and a SYNC of it comes soon */
+	int hurried[HURRIED_MAX]; /* files that were written at once, and a SYNC of them comes soon */
+	unsigned n_hurried;
 	struct request *turn, **turn_end; /* for the thread, of this turn */
 	pthread_t writer;
 	pthread_mutex_t lock; /* of what follows */
@@ -78,124 +74,6 @@ struct disk_io {
 
 /* ---- one request, by a thread ---- */
 
-/* What one call writes, the page cache may keep as one folio, and each later write into it, and its write-back, looks
- * at all of its blocks: small writes into folios of 2 MiB took three times as long. */
-static ssize_t write_piece(struct request *r, const char *p, size_t n, off_t at)
-{
-	size_t room = PIECE - (size_t)at % PIECE;
-
-	return pwrite(r->fd, p, r->d->mode == DISK_IO_DIRECT || n < room ? n : room, at);
-}
-
-static ssize_t write_some(struct request *r, const char *p, size_t n, off_t at)
-{
-	ssize_t done = r->io->is_copy ? disk_copy_write(r->d->uring ? &r->d->copies : NULL, r->fd, p, n, at) : -1;
-
-	if (done >= 0 || (r->io->is_copy && errno != EOPNOTSUPP))
-		return done;
-	done = write_piece(r, p, n, at);
-	if (done > 0 && r->io->is_copy && r->d->mode != DISK_IO_DIRECT)
-		(void)sync_file_range(r->fd, at, done, SYNC_FILE_RANGE_WRITE);
-	return done;
-}
-
-static int do_all(struct request *r)
-{
-	struct volume_io *io = r->io;
-
-	while (r->at < io->length) {
-		char *p = (char *)io->data + r->at;
-		ssize_t n = io->kind == VOLUME_IO_WRITE
-				    ? write_some(r, p, io->length - r->at, (off_t)(io->offset + r->at))
-				    : pread(r->fd, p, io->length - r->at, (off_t)(io->offset + r->at));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		r->at += (uint64_t)n;
-	}
-	return 0;
-}
-
-/* V10: both leave zeroes; only ZERO keeps the room. A file system that cannot is told by -EOPNOTSUPP. */
-static int falloc_mode(const struct volume_io *io)
-{
-	return io->kind == VOLUME_IO_ZERO ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
-					  : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
-}
-
-static int write_zeroes(struct request *r)
-{
-	static const char zeroes[64 << 10] __attribute__((aligned(VOLUME_SECTOR_BYTES))); /* for O_DIRECT */
-	struct volume_io *io = r->io;
-
-	for (uint64_t at = 0; at < io->length;) {
-		size_t n = io->length - at < sizeof zeroes ? (size_t)(io->length - at) : sizeof zeroes;
-		ssize_t done = pwrite(r->fd, zeroes, n, (off_t)(io->offset + at));
-
-		if (done <= 0 && errno != EINTR)
-			return -errno;
-		at += done > 0 ? (uint64_t)done : 0;
-	}
-	return 0;
-}
-
-/* Nothing was ever written there: it need not be read. */
-static bool is_hole(const struct request *r)
-{
-	off_t data = lseek(r->fd, (off_t)r->io->offset, SEEK_DATA);
-
-	return data < 0 ? errno == ENXIO : (uint64_t)data >= r->io->offset + r->io->length;
-}
-
-static int do_hash(struct request *r)
-{
-	char block[64 << 10] __attribute__((aligned(VOLUME_SECTOR_BYTES)));
-	struct volume_io *io = r->io;
-	gnutls_hash_hd_t h;
-	uint64_t at = 0;
-	int rc = gnutls_hash_init(&h, GNUTLS_DIG_SHA256) < 0 ? -ENOMEM : 0;
-	bool hole = is_hole(r);
-
-	if (hole)
-		memset(block, 0, sizeof block);
-	while (rc == 0 && at < io->length) {
-		size_t n = io->length - at < sizeof block ? (size_t)(io->length - at) : sizeof block;
-		ssize_t got = hole ? (ssize_t)n : pread(r->fd, block, n, (off_t)(io->offset + at));
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			rc = got < 0 ? -errno : -EIO;
-		else
-			(void)gnutls_hash(h, block, (size_t)got);
-		at += got > 0 ? (uint64_t)got : 0;
-	}
-	if (rc != -ENOMEM)
-		gnutls_hash_deinit(h, io->hash);
-	return rc;
-}
-
-static int do_it(struct request *r)
-{
-	struct volume_io *io = r->io;
-
-	switch (io->kind) {
-	case VOLUME_IO_READ:
-	case VOLUME_IO_WRITE:
-		return do_all(r);
-	case VOLUME_IO_SYNC:
-		return fdatasync(r->fd) < 0 ? -errno : 0;
-	case VOLUME_IO_HASH:
-		return do_hash(r);
-	default:
-		if (fallocate(r->fd, falloc_mode(io), (off_t)io->offset, (off_t)io->length) == 0)
-			return 0;
-		return errno == EOPNOTSUPP ? write_zeroes(r) : -errno;
-	}
-}
-
 static void over(struct request *r, int rc)
 {
 	struct disk_io *d = r->d;
@@ -213,7 +91,7 @@ static void work_cb(uv_work_t *work)
 {
 	struct request *r = work->data;
 
-	r->rc = do_it(r);
+	r->rc = disk_do(r->fd, r->io, r->d->mode == DISK_IO_DIRECT, NULL);
 }
 
 static void worked_cb(uv_work_t *work, int status)
@@ -256,7 +134,7 @@ static struct request *write_few(struct disk_io *d, struct request *batch)
 	uint64_t bytes = 0;
 
 	for (unsigned n = 0; *end && n < FEW && bytes < FEW_BYTES; end = &(*end)->next, n++) {
-		(*end)->rc = do_all(*end);
+		(*end)->rc = disk_do((*end)->fd, (*end)->io, false, &d->copies);
 		bytes += (*end)->io->length;
 	}
 	batch = *end;
@@ -304,40 +182,48 @@ static void hand_over(struct disk_io *d)
 	d->turn_end = &d->turn;
 }
 
+static void hurry(struct disk_io *d, int fd)
+{
+	for (unsigned i = 0; i < d->n_hurried; i++)
+		if (d->hurried[i] == fd)
+			return;
+	if (d->n_hurried < HURRIED_MAX)
+		d->hurried[d->n_hurried++] = fd;
+}
+
 static void write_buffered(struct request *r)
 {
 	struct disk_io *d = r->d;
 	usec_t began = clock_boottime(), now;
 
-	if (began < d->slow_until) {
+	if (began < d->slow_until || r->io->length >= LONG) {
 		push(r, &d->turn_end);
 		return;
 	}
-	r->rc = do_all(r);
+	r->rc = disk_do(r->fd, r->io, false, NULL);
 	push(r, &d->done_end);
 	if (r->io->hurries && r->rc == 0)
-		d->hurry = (struct hurry){r->fd, r->io->offset, r->io->length};
+		hurry(d, r->fd);
 	now = clock_boottime();
 	if (now - began > SLOW)
 		d->slow_until = now + SLOW_WHILE;
 }
 
-/* Whoever waits for the write has been told; while they make up their mind to flush it, it can go to the disk. */
-static void send_on_its_way(struct disk_io *d)
+/* Whoever waits for the writes has been told; while they make up their mind to flush them, they can go to the disk, all
+ * of a file together. */
+static void send_on_their_way(struct disk_io *d)
 {
-	struct hurry h = d->hurry;
-	usec_t began, now;
+	usec_t began = d->n_hurried ? clock_boottime() : 0, now;
 
-	if (h.fd < 0)
-		return;
-	d->hurry.fd = -1;
-	began = clock_boottime();
-	if (began < d->slow_until)
-		return;
-	(void)sync_file_range(h.fd, (off_t)h.offset, (off_t)h.length, SYNC_FILE_RANGE_WRITE);
-	now = clock_boottime();
-	if (now - began > SLOW)
-		d->slow_until = now + SLOW_WHILE;
+	for (; d->n_hurried > 0; began = now) {
+		int fd = d->hurried[--d->n_hurried];
+
+		if (began >= d->slow_until)
+			(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+		now = clock_boottime();
+		if (now - began > SLOW)
+			d->slow_until = now + SLOW_WHILE;
+	}
 }
 
 /* Returns how many. */
@@ -382,7 +268,7 @@ static void prepare(struct request *r, struct io_uring_sqe *sqe)
 		io_uring_prep_fsync(sqe, r->fd, IORING_FSYNC_DATASYNC);
 		break;
 	default:
-		io_uring_prep_fallocate(sqe, r->fd, falloc_mode(io), (off_t)io->offset, (off_t)io->length);
+		io_uring_prep_fallocate(sqe, r->fd, disk_falloc_mode(io), (off_t)io->offset, (off_t)io->length);
 	}
 	io_uring_sqe_set_data(sqe, r);
 }
@@ -436,14 +322,17 @@ static void submit(struct disk_io *d)
 static unsigned reap(struct disk_io *d)
 {
 	struct io_uring_cqe *cqe;
+	struct request *r;
 	unsigned n = 0;
+	int rc;
 
+	for (; (r = disk_sync_ended(&d->syncs, &rc)); n++)
+		completed(r, rc);
 	while (io_uring_peek_cqe(&d->ring, &cqe) == 0) {
-		struct request *r = io_uring_cqe_get_data(cqe);
-		int res = cqe->res;
-
+		r = io_uring_cqe_get_data(cqe);
+		rc = cqe->res;
 		io_uring_cqe_seen(&d->ring, cqe);
-		completed(r, res);
+		completed(r, rc);
 		n++;
 	}
 	return n;
@@ -472,7 +361,7 @@ static void before_cb(uv_prepare_t *prepare_handle)
 	if (told) {
 		(void)uv_idle_start(&d->awake, awake_cb);
 	} else {
-		send_on_its_way(d);
+		send_on_their_way(d);
 		(void)uv_idle_stop(&d->awake);
 	}
 }
@@ -510,7 +399,6 @@ struct disk_io *disk_io_new(struct uv_loop_s *loop, enum disk_io_mode mode)
 
 	d->loop = loop;
 	d->mode = mode;
-	d->hurry.fd = -1;
 	d->waiting_end = &d->waiting;
 	d->done_end = &d->done;
 	d->turn_end = &d->turn;
@@ -518,6 +406,7 @@ struct disk_io *disk_io_new(struct uv_loop_s *loop, enum disk_io_mode mode)
 	d->written_end = &d->written;
 	d->uring = mode != DISK_IO_THREADS && ring_open(d);
 	if (d->uring) {
+		(void)disk_syncs_open(&d->syncs, d->event);
 		CHECK(uv_poll_init(loop, &d->poll, d->event) == 0);
 		CHECK(uv_prepare_init(loop, &d->before) == 0);
 		CHECK(uv_idle_init(loop, &d->awake) == 0);
@@ -544,6 +433,7 @@ static void finish(struct disk_io *d)
 		CHECK(pthread_join(d->writer, NULL) == 0);
 		CHECK(pthread_cond_destroy(&d->wake) == 0);
 		CHECK(pthread_mutex_destroy(&d->lock) == 0);
+		disk_syncs_close(&d->syncs);
 		io_uring_queue_exit(&d->ring);
 		(void)close(d->event);
 	}
@@ -591,6 +481,8 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 		push(r, &d->turn_end); /* it waits for the disk */
 	else if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
 		write_buffered(r);
+	else if (d->uring && io->kind == VOLUME_IO_SYNC && disk_sync_begin(&d->syncs, fd, r))
+		; /* it is under way */
 	else if (d->uring && io->kind != VOLUME_IO_HASH)
 		enqueue(d, r);
 	else

@@ -159,10 +159,10 @@ static void open_core(struct fixture *f, node_id_t self)
 	f->c = volume_core_new(&config, &fx, USEC_PER_SEC);
 }
 
-static void row(struct fixture *f, node_id_t primary)
+static void row_in(struct fixture *f, node_id_t primary, uint32_t epoch)
 {
-	struct volume_row r = {.version = 1,
-			       .epoch = 1,
+	struct volume_row r = {.version = epoch,
+			       .epoch = epoch,
 			       .primary = primary,
 			       .primary_since = 1,
 			       .vm_epoch = 1,
@@ -170,6 +170,11 @@ static void row(struct fixture *f, node_id_t primary)
 			       .members = {{.node = primary, .in_sync = true, .incarnation = 77, .reported = 77}}};
 
 	volume_core_row(f->c, &r);
+}
+
+static void row(struct fixture *f, node_id_t primary)
+{
+	row_in(f, primary, 1);
 }
 
 /* Everything that was begun ends well. */
@@ -381,6 +386,66 @@ static void a_flush_that_is_expected_has_begun(void **state)
 	}
 }
 
+/* Few writes before each flush are sent on their way; no flush begins by itself. */
+static void few_writes_before_a_flush_hurry(void **state)
+{
+	struct fixture *f = *state;
+	char data[VOLUME_SECTOR_BYTES];
+	struct volume_request w = {.kind = VOLUME_WRITE, .length = sizeof data, .data = data, .client = 1, .epoch = 1};
+	struct volume_request flush = {.kind = VOLUME_FLUSH, .client = 1, .epoch = 1};
+
+	open_core(f, 1);
+	row(f, 1);
+	settle(f);
+	for (int flushes = 0; flushes <= 8; flushes++) {
+		for (int writes = 0; writes < 3; writes++) {
+			volume_core_submit(f->c, &w);
+			if (f->n_ios)
+				assert_int_equal(f->ios[0]->hurries, flushes == 8);
+			settle(f);
+		}
+		assert_int_equal(f->n_ios, 0);
+		if (flushes < 8)
+			volume_core_submit(f->c, &flush);
+		settle(f);
+	}
+	for (int writes = 3; writes <= 65; writes++) {
+		volume_core_submit(f->c, &w);
+		assert_int_equal(f->ios[0]->hurries, writes < 64);
+		settle(f);
+	}
+}
+
+/* V11: the one that ended began after all acknowledgements that the next one could cover, and in this ballot. */
+static void a_flush_of_what_was_flushed_is_answered_at_once(void **state)
+{
+	struct fixture *f = *state;
+	char data[VOLUME_SECTOR_BYTES];
+	struct volume_request w = {.kind = VOLUME_WRITE, .length = sizeof data, .data = data, .client = 1, .epoch = 1};
+	struct volume_request flush = {.kind = VOLUME_FLUSH, .client = 1, .epoch = 1};
+
+	open_core(f, 1);
+	row(f, 1);
+	settle(f);
+	for (unsigned turn = 1; turn <= 3; turn++) {
+		size_t before = f->n_replies;
+
+		if (turn < 3)
+			volume_core_submit(f->c, &w);
+		else
+			row_in(f, 1, 2); /* another ballot */
+		settle(f);
+		volume_core_submit(f->c, &flush);
+		assert_int_equal(f->n_ios, 1);
+		assert_int_equal(f->ios[0]->kind, VOLUME_IO_SYNC);
+		settle(f);
+		assert_int_equal(f->n_replies, before + (turn < 3 ? 2 : 1));
+		volume_core_submit(f->c, &flush);
+		assert_int_equal(f->n_ios, 0);
+		assert_int_equal(f->n_replies, before + (turn < 3 ? 3 : 2));
+	}
+}
+
 static void a_vm_placed_later_is_not_served(void **state)
 {
 	struct fixture *f = *state;
@@ -494,6 +559,8 @@ int main(void)
 		TEST(a_failed_flush_ends_the_replica),
 		TEST(a_failed_read_ends_the_replica),
 		TEST(a_flush_that_is_expected_has_begun),
+		TEST(few_writes_before_a_flush_hurry),
+		TEST(a_flush_of_what_was_flushed_is_answered_at_once),
 		TEST(a_vm_placed_later_is_not_served),
 		TEST(a_hello_that_was_overtaken_is_not_obeyed),
 		TEST(frames_of_a_liar_do_no_harm),

@@ -63,6 +63,7 @@ static const char *const bugs[] = {
 	"early_lead",
 	"run_through_write",
 	"ride_any_flush",
+	"old_flush_covers",
 	"early_reballot",
 	"grow_in_epoch",
 	"grow_without_room",
