@@ -7,7 +7,7 @@ usage: bench/replicas.py [PART...] [options]
 parts (all of them unless some are named):
   mirror   4 KiB and 1 MiB reads and writes, their throughput and latency, beside QEMU's write-blocking mirror to a TLS
            target, once opened with cache=none and once with cache=directsync
-  resync   a first sync and a resync of a part, beside nbdcopy over TLS, AES-GCM, loopback and disk alone
+  resync   a first sync and a resync of a part, beside nbdcopy over TLS, AES-GCM, loopback and the disk
   pause    the longest gap between two answers when a replica is killed or hangs
   idle     private memory of an idle volume, at its primary and at its replica
   durable  how often an engine syncs in steady state, as strace and the kernel's tracepoints count it

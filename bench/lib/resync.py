@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a replica gets what it lacks, over TLS: all of it, or a random part, beside nbdcopy over TLS."""
+"""How fast a replica gets what it lacks, over TLS: all of it, or a random part, beside nbdcopy over TLS. Through the page
+cache both read what is in memory; around it both read one disk and write it at the same time."""
+import json
 import multiprocessing
 import os
 import random
@@ -18,6 +20,7 @@ from measure import MIB
 GOAL, LIMIT_GOAL = 1.5, 0.6
 PART = 8  # one block of so many is changed before a resync
 BLOCK = 65536
+THROUGH, AROUND = "through the page cache", "around it"
 
 
 # ---- ours ----
@@ -116,15 +119,37 @@ class Copy:
         return "nbdcopy %s %s" % (self.way, " ".join(self.flags[1:]))
 
 
-def best_copy(folder, tools, size):
-    """The fastest of its ways, each taken once."""
+class CopyAround(Copy):
+    """The same around the page cache at both ends: from a qemu-nbd over TLS to another on a Unix socket."""
+
+    def speed(self):
+        with open(self.copy, "wb") as f:
+            f.truncate(self.size * MIB)
+        opened = []
+        try:
+            opened.append(servers.TlsTarget(self.folder, self.tools, self.source, "none", self.way))
+            opened.append(servers.QemuNbd(self.folder, self.tools, self.size, self.way, self.copy))
+            source, target = opened
+            began = time.monotonic()
+            subprocess.run(["nbdcopy", *self.flags, "--destination-is-zero", source.psk.uri(source.port),
+                            "nbd+unix:///?socket=" + target.sock], check=True, capture_output=True, text=True, timeout=300)
+            took = time.monotonic() - began
+        finally:
+            for server in opened:
+                server.close()
+            os.unlink(self.copy)
+        return self.size * MIB / 1e6 / took
+
+
+def fastest(folder, tools, size, kind, ways):
+    """Of @ways, each taken once."""
     seen = {}
-    for way in ("from nbdkit", "to nbdkit", "to qemu-nbd cache writeback", "to qemu-nbd cache none"):
+    for way in ways:
         for connections, requests in ((1, 64), (4, 64), (4, 16)):
-            copy = Copy(folder, tools, size, way, connections, requests)
+            copy = kind(folder, tools, size, way, connections, requests)
             seen[copy] = copy.speed()
     best = max(seen, key=seen.get)
-    print("    the fastest of %d ways: %s" % (len(seen), best), flush=True)
+    print("    the fastest of %d ways %s: %s" % (len(seen), AROUND if kind is CopyAround else THROUGH, best), flush=True)
     return best
 
 
@@ -172,29 +197,51 @@ def disk(folder, size):
     return done.iops * MIB / 1e6
 
 
+def disk_both_ways(folder, source, size):
+    """A full file read while a new one is written and synced, by 1 MiB, around the page cache: MB/s of either."""
+    path = folder.path + "/limit.data"
+    done = subprocess.run(["fio", "--output-format=json", "--ioengine=io_uring", "--direct=1", "--bs=1m", "--iodepth=4",
+                           "--size=%dm" % size, "--name=r", "--rw=read", "--filename=" + source, "--name=w", "--rw=write",
+                           "--end_fsync=1", "--filename=" + path], capture_output=True, text=True, check=True, timeout=120)
+    os.unlink(path)
+    jobs = json.loads(done.stdout[done.stdout.index("{"):])["jobs"]
+    return size * MIB / 1e3 / max(job["job_runtime"] for job in jobs)
+
+
+# ---- the table ----
+
+def show(name, speeds, seen, rival, limits):
+    bound = min(limits, key=lambda limit: statistics.median(seen[limit]))
+    more, of_limit = measure.ratio(speeds, seen[rival]), measure.ratio(speeds, seen[bound])
+    print("    %-44s%20s   x %.2f of nbdcopy, goal >= %.1f %s; %.0f %% of %s, goal >= %.0f %% %s" % (
+        name, measure.spread(speeds), more, GOAL, measure.verdict(more >= GOAL), 100 * of_limit, bound, 100 * LIMIT_GOAL,
+        measure.verdict(of_limit >= LIMIT_GOAL)), flush=True)
+
+
 def run(args, folder, tools):
     size = args.resync_size
     print("resync: %d MiB over TLS, MB/s" % size)
-    best = best_copy(folder, tools, size)
-    limits = {"AES-GCM on one core": sealing, "loopback alone": lambda: loopback(size), "disk alone": lambda: disk(folder, size)}
-    sides = {}
-    pairs = {}
+    rivals = {"nbdcopy " + THROUGH: fastest(folder, tools, size, Copy, ("from nbdkit", "to nbdkit", "to qemu-nbd cache writeback",
+                                                                        "to qemu-nbd cache none")),
+              "nbdcopy " + AROUND: fastest(folder, tools, size, CopyAround, ("native", "io_uring"))}
+    source = rivals["nbdcopy " + AROUND].source
+    limits = {"AES-GCM on one core": sealing, "loopback alone": lambda: loopback(size), "disk alone": lambda: disk(folder, size),
+              "disk both ways": lambda: disk_both_ways(folder, source, size)}
+    ours, pairs = {}, []
     try:
         for name, options in (("kedge-vol", []), ("kedge-vol --direct", ["--direct"])):
-            pairs[name] = Pair(size, options)
-            sides[name + ", first sync"] = pairs[name].first_sync
-            sides[name + ", a part of 1/%d" % PART] = pairs[name].part
-        seen = measure.in_turn(args.rounds, {**sides, "nbdcopy": best.speed, **limits}, lambda way: way())
+            pairs.append(Pair(size, options))
+            ours[name + ", first sync"] = pairs[-1].first_sync
+            ours[name + ", a part of 1/%d" % PART] = pairs[-1].part
+        sides = {**ours, **{name: copy.speed for name, copy in rivals.items()}, **limits}
+        seen = measure.in_turn(args.rounds, sides, lambda way: way())
     finally:
-        for p in pairs.values():
+        for p in pairs:
             p.close()
-    bound = min(limits, key=lambda name: statistics.median(seen[name]))
-    for name, speeds in seen.items():
-        line = "    %-40s%22s" % (name, measure.spread(speeds))
-        if name in sides:
-            more, of_limit = measure.ratio(speeds, seen["nbdcopy"]), measure.ratio(speeds, seen[bound])
-            line += "   x %.2f of nbdcopy, goal >= %.1f %s; %.0f %% of %s, goal >= %.0f %% %s" % (
-                more, GOAL, measure.verdict(more >= GOAL), 100 * of_limit, bound, 100 * LIMIT_GOAL,
-                measure.verdict(of_limit >= LIMIT_GOAL))
-        print(line, flush=True)
-    return {"best": str(best), "seen": seen}
+    for name in list(rivals) + list(limits):
+        print("    %-44s%20s" % (name, measure.spread(seen[name])))
+    for name in ours:
+        around = "--direct" in name
+        show(name, seen[name], seen, "nbdcopy " + (AROUND if around else THROUGH),
+             [limit for limit in limits if limit != ("disk alone" if around else "disk both ways")])
+    return {"rivals": {name: str(copy) for name, copy in rivals.items()}, "seen": seen}

@@ -79,11 +79,16 @@ class Nbdkit(OnSocket):
 
 
 class QemuNbd(OnSocket):
-    def __init__(self, folder, tools, size, aio):
+    """Around the page cache. @path: of a file that is there; else a full one is made."""
+
+    def __init__(self, folder, tools, size, aio, path=None):
         self.folder = folder
         self.sock = "%s/qemu-%s.sock" % (folder.path, aio)
-        path = "%s/qemu-%s.data" % (folder.path, aio)
-        fill(path, size)
+        if not path:
+            path = "%s/qemu-%s.data" % (folder.path, aio)
+            fill(path, size)
+        if os.path.exists(self.sock):
+            os.unlink(self.sock)
         self.p = folder.start([tools.nbd, "--persistent", "--shared=4", "--format=raw", "--cache=none", "--aio=" + aio,
                                "--socket=" + self.sock, path])
         folder.listens(self.p, lambda: os.path.exists(self.sock))
