@@ -112,7 +112,7 @@ static void make_config(const struct node_files *f, struct buf *ret)
 		"; reconnect = 60s\n"
 		"# The lines from here to [images] count when kedged was started anew, and then kedge-vol too: end\n"
 		"# that by SIGTERM, and kedged starts it while guests wait.\n"
-		"# yes: around the page cache, which leaves the memory to guests (figures: docs/decisions/0019).\n"
+		"# yes: around the page cache, which leaves the memory to guests (figures: docs/decisions/0020).\n"
 		"; direct = no\n"
 		"# How much a replica that comes back is sent each second while guests read or write; or unlimited.\n"
 		"; resync-rate = 64MiB\n"

@@ -197,7 +197,7 @@ struct volume_config {
 	const struct volume_ballot *stamps;
 	unsigned copies_max;  /* blocks that are being copied at a time */
 	unsigned intents_cap; /* more than this many intents are cleared eagerly */
-	unsigned flush_habit; /* so many flushes after single or few writes make one: the next is prepared for; not 0 */
+	unsigned flush_habit; /* so many flushes after a single write, or little: the next is prepared for; not 0 */
 	usec_t clear_after;   /* an extent that was idle for so long is flushed and cleared */
 	uint64_t copy_rate;   /* bytes per second of copies that no guest waits for, while guests write; 0: no bound */
 };

@@ -8,7 +8,8 @@
 
 /* ---- guests that flush often ---- */
 
-#define FEW 64 /* writes before a flush: more are better sent to the disk by the kernel, in its own time and order */
+/* Before a flush: more is better sent to the disk by the kernel, in its own time and order. */
+#define LITTLE (1u << 20)
 
 /* Does one come after each single write? Such a guest waits for little else, so its flush begins when the write is
  * over, before the guest has asked. */
@@ -17,29 +18,30 @@ static bool flush_is_next(const struct volume_core *c)
 	return c->flush_each >= c->config.flush_habit;
 }
 
-/* Does one come after each few writes? Then it is good to send them on their way to the disk. */
+/* Does one come whenever little was written? Then it is good to send that on its way to the disk. */
 bool flush_is_soon(const struct volume_core *c)
 {
-	return c->flush_few >= c->config.flush_habit;
+	return c->flush_little >= c->config.flush_habit;
 }
 
-void flush_saw_write(struct volume_core *c)
+void flush_saw_write(struct volume_core *c, uint64_t length)
 {
 	if (c->writes == 1)
 		c->flush_each = 0;
-	if (c->writes == FEW)
-		c->flush_few = 0;
-	else
-		c->writes++;
+	c->writes = c->writes ? 2 : 1;
+	c->written += length;
+	if (c->written > LITTLE)
+		c->flush_little = 0;
 }
 
 void flush_saw_flush(struct volume_core *c)
 {
 	if (c->writes == 1 && c->flush_each < c->config.flush_habit)
 		c->flush_each++;
-	if (c->writes > 0 && c->flush_few < c->config.flush_habit)
-		c->flush_few++;
+	if (c->writes > 0 && c->written <= LITTLE && c->flush_little < c->config.flush_habit)
+		c->flush_little++;
 	c->writes = 0;
+	c->written = 0;
 }
 
 void flush_write_over(struct volume_core *c)

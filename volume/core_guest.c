@@ -302,7 +302,7 @@ void volume_core_submit(struct volume_core *c, struct volume_request *r)
 		flush_submit(c, r);
 	} else {
 		if (r->kind != VOLUME_READ)
-			flush_saw_write(c);
+			flush_saw_write(c, r->length);
 		*c->waiting_end = r;
 		c->waiting_end = &r->next;
 	}

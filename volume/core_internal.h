@@ -178,10 +178,10 @@ struct volume_core {
 	uint64_t *remote;    /* extents in which another in-sync member may have set its intent */
 	usec_t *touched;     /* when an extent was written last */
 	struct flush flush;
-	unsigned
-		writes; /* that came since the last flush did, here as the primary or as a replica, as far as counted */
-	unsigned flush_each; /* so often in a row a flush came after a single write */
-	unsigned flush_few;  /* and after few */
+	unsigned writes;       /* that came since the last flush did, as the primary or as a replica; 2: or more */
+	uint64_t written;      /* bytes of them */
+	unsigned flush_each;   /* so often in a row a flush came after a single write */
+	unsigned flush_little; /* and when little was written */
 	enum join join;
 	unsigned joiner;          /* slot */
 	uint64_t join_seq;        /* of the FLUSH that it alone gets */
@@ -276,7 +276,7 @@ void flush_reballot(struct volume_core *c);
 bool flush_ack(struct volume_core *c, unsigned slot, const struct volume_frame *f);
 void flush_touch(struct volume_core *c, uint64_t offset, uint64_t length);
 bool flush_is_soon(const struct volume_core *c);
-void flush_saw_write(struct volume_core *c);
+void flush_saw_write(struct volume_core *c, uint64_t length);
 void flush_saw_flush(struct volume_core *c);
 void flush_write_over(struct volume_core *c);
 void flush_submit(struct volume_core *c, struct volume_request *r);

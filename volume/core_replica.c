@@ -197,7 +197,7 @@ static void accept_frame(struct volume_core *c, node_id_t from, const struct vol
 	if (f->kind == VOLUME_F_FLUSH)
 		flush_saw_flush(c);
 	else if (changes_data(f) && f->kind != VOLUME_F_COPY)
-		flush_saw_write(c);
+		flush_saw_write(c, f->length);
 	if (wants_intent(f))
 		disk_want_intents(c, f->offset, f->length);
 }

@@ -56,12 +56,17 @@ struct disk_io {
 	usec_t slow_until;
 	int hurried[HURRIED_MAX]; /* files that were written at once, and a SYNC of them comes soon */
 	unsigned n_hurried;
+	struct failure {
+		int fd, rc;
+	} failed[HURRIED_MAX]; /* on their way to the disk: it is their next SYNC's to tell */
+	unsigned n_failed;
+	unsigned copies;                  /* that the thread has to write */
 	struct request *turn, **turn_end; /* for the thread, of this turn */
 	pthread_t writer;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t wake;
 	bool ends;
-	struct disk_copies copies;              /* the writing thread's alone */
+	struct disk_copies kept;                /* the writing thread's alone */
 	struct request *writes, **writes_end;   /* for the writing thread */
 	struct request *written, **written_end; /* by it, to be told */
 
@@ -134,7 +139,7 @@ static struct request *write_few(struct disk_io *d, struct request *batch)
 	uint64_t bytes = 0;
 
 	for (unsigned n = 0; *end && n < FEW && bytes < FEW_BYTES; end = &(*end)->next, n++) {
-		(*end)->rc = disk_do((*end)->fd, (*end)->io, false, &d->copies);
+		(*end)->rc = disk_do((*end)->fd, (*end)->io, false, &d->kept);
 		bytes += (*end)->io->length;
 	}
 	batch = *end;
@@ -196,8 +201,9 @@ static void write_buffered(struct request *r)
 	struct disk_io *d = r->d;
 	usec_t began = clock_boottime(), now;
 
-	if (began < d->slow_until || r->io->length >= LONG) {
-		push(r, &d->turn_end);
+	d->copies += r->io->is_copy;
+	if (r->io->is_copy || began < d->slow_until || (r->io->length >= LONG && d->copies == 0)) {
+		push(r, &d->turn_end); /* it waits for the disk, or takes long */
 		return;
 	}
 	r->rc = disk_do(r->fd, r->io, false, NULL);
@@ -209,6 +215,30 @@ static void write_buffered(struct request *r)
 		d->slow_until = now + SLOW_WHILE;
 }
 
+/* The file system may have given up what it could not place, and nothing but this call's answer says so. */
+static void note_failure(struct disk_io *d, int fd, int error)
+{
+	for (unsigned i = 0; i < d->n_failed; i++)
+		if (d->failed[i].fd == fd)
+			return;
+	if (error == EIO || error == ENOSPC || error == EDQUOT || error == EROFS)
+		d->failed[d->n_failed++] = (struct failure){fd, -error};
+}
+
+/* 0, or what befell writes to @fd. */
+static int take_failure(struct disk_io *d, int fd)
+{
+	for (unsigned i = 0; i < d->n_failed; i++) {
+		struct failure f = d->failed[i];
+
+		if (f.fd != fd)
+			continue;
+		d->failed[i] = d->failed[--d->n_failed];
+		return f.rc;
+	}
+	return 0;
+}
+
 /* Whoever waits for the writes has been told; while they make up their mind to flush them, they can go to the disk, all
  * of a file together. */
 static void send_on_their_way(struct disk_io *d)
@@ -218,8 +248,9 @@ static void send_on_their_way(struct disk_io *d)
 	for (; d->n_hurried > 0; began = now) {
 		int fd = d->hurried[--d->n_hurried];
 
-		if (began >= d->slow_until)
-			(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+		if (began >= d->slow_until && d->n_failed < HURRIED_MAX &&
+		    sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
+			note_failure(d, fd, errno);
 		now = clock_boottime();
 		if (now - began > SLOW)
 			d->slow_until = now + SLOW_WHILE;
@@ -234,6 +265,7 @@ static unsigned tell(struct request *r)
 
 	for (; r; r = next, n++) {
 		next = r->next;
+		r->d->copies -= r->io->is_copy;
 		over(r, r->rc);
 	}
 	return n;
@@ -276,6 +308,15 @@ static void prepare(struct request *r, struct io_uring_sqe *sqe)
 static void enqueue(struct disk_io *d, struct request *r)
 {
 	push(r, &d->waiting_end);
+}
+
+static void sync_soon(struct request *r)
+{
+	r->rc = take_failure(r->d, r->fd);
+	if (r->rc < 0)
+		push(r, &r->d->done_end);
+	else if (!disk_sync_begin(&r->d->syncs, r->fd, r))
+		enqueue(r->d, r);
 }
 
 static bool moves_bytes(const struct volume_io *io)
@@ -467,6 +508,11 @@ void disk_io_close(struct disk_io *d, void (*cb)(void *ctx), void *ctx)
 	uv_close((uv_handle_t *)&d->awake, handle_closed);
 }
 
+void disk_io_forget(struct disk_io *d, int fd)
+{
+	(void)take_failure(d, fd);
+}
+
 void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done done, void *ctx)
 {
 	struct request *r = d->free;
@@ -477,12 +523,10 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 		r = xcalloc(1, sizeof *r);
 	*r = (struct request){.d = d, .fd = fd, .io = io, .done = done, .ctx = ctx};
 	d->under_way++;
-	if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE && io->is_copy)
-		push(r, &d->turn_end); /* it waits for the disk */
-	else if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
+	if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
 		write_buffered(r);
-	else if (d->uring && io->kind == VOLUME_IO_SYNC && disk_sync_begin(&d->syncs, fd, r))
-		; /* it is under way */
+	else if (d->uring && io->kind == VOLUME_IO_SYNC)
+		sync_soon(r);
 	else if (d->uring && io->kind != VOLUME_IO_HASH)
 		enqueue(d, r);
 	else

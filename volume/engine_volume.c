@@ -412,6 +412,7 @@ void vol_end(struct vol *v)
 static void close_ended(struct vol *v, usec_t now)
 {
 	v->core = volume_core_free(v->core);
+	disk_io_forget(v->g->disk, volume_replica_data(v->replica));
 	v->replica = volume_replica_close(v->replica);
 	v->room = 0;
 	meta_free(v);

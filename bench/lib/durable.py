@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often members sync while a guest writes, and per FLUSH: by strace where system calls are made, by the file system's
-tracepoint where io_uring makes none."""
+tracepoint where the kernel syncs for the engine."""
 import os
 import re
 import shutil
@@ -18,10 +18,11 @@ TRACEPOINTS = {"ext4": "ext4:ext4_sync_file_enter", "xfs": "xfs:xfs_file_fsync",
 
 
 class Tracepoint:
-    """Counts the syncs that one process causes, its kernel workers included."""
+    """Counts the syncs of the files of a folder, whoever makes them: AIO's are made by workers of the system."""
 
-    def __init__(self, event, pid):
-        self.argv = ["perf", "stat", "-x,", "-e", event, "-p", str(pid)]
+    def __init__(self, event, folder):
+        inodes = [os.stat(os.path.join(folder, name)).st_ino for name in os.listdir(folder)]
+        self.argv = ["perf", "stat", "-x,", "-a", "-e", event, "--filter", " || ".join("ino == %d" % n for n in inodes)]
         self.count = None
 
     def __enter__(self):
@@ -42,10 +43,13 @@ def tracepoint(path):
     event = TRACEPOINTS.get(kind.strip())
     if not event or not shutil.which("perf"):
         return None
-    with Tracepoint(event, os.getpid()) as t:
-        with open(path + "/probe", "wb") as f:
+    probe = path + "/probe"
+    os.mkdir(probe)
+    try:
+        with open(probe + "/file", "wb") as f, Tracepoint(event, probe) as t:
             os.fsync(f.fileno())
-        os.unlink(path + "/probe")
+    finally:
+        shutil.rmtree(probe)
     return event if t.count == 1 else None
 
 
@@ -61,7 +65,7 @@ def by_strace():
 
 def by_tracepoint(event):
     with engines.Engines(2, name="bench", linked=True) as e:
-        yield from steps(e, lambda node: Tracepoint(event, e.procs[node].pid), lambda t: t.count)
+        yield from steps(e, lambda node: Tracepoint(event, e.replica(node, "disk")), lambda t: t.count)
 
 
 def steps(e, witness, count):
@@ -89,7 +93,7 @@ def run(_args, folder, _tools):
     if event:
         ways["%s, io_uring" % event] = by_tracepoint(event)
     else:
-        print("    (no perf, or no tracepoint of this file system: io_uring is not looked at)")
+        print("    (no perf, or no tracepoint of this file system: only --threads is looked at)")
     for way, rows in ways.items():
         for what, wanted, primary, replica in rows:
             is_met = primary == replica == wanted if wanted is not None else bool(primary and replica)

@@ -333,23 +333,72 @@ class Returning(LoadedCase):
         self.assert_equal()
 
 
-class FailingDisks(LoadedCase):
-    """System calls on one replica's data fail once: it leaves, and comes back in another incarnation (V13)."""
+class Injected(LoadedCase):
+    """System calls of an engine that fail, by strace."""
 
-    options = ("--threads",)  # system calls that can be made to fail
-
-    def fail_once(self, node, call):
-        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", self.e.root + "/strace.log",
-                                   "-P", os.path.realpath(self.e.data(node, "disk")), "-e", "trace=" + call,
-                                   "-e", "inject=%s:error=EIO:when=5" % call, "-p", str(self.e.procs[node].pid)])
+    def inject(self, node, call, fault, *only):
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", self.e.root + "/strace.log", *only, "-e", "trace=" + call,
+                                   "-e", "inject=%s:%s" % (call, fault), "-p", str(self.e.procs[node].pid)])
         self.addCleanup(self.end, tracer)
         return tracer
+
+    def fail_once(self, node, call):
+        return self.inject(node, call, "error=EIO:when=5", "-P", os.path.realpath(self.e.data(node, "disk")))
 
     @staticmethod
     def end(process):
         if process.poll() is None:
             process.terminate()
             process.wait()
+
+
+class KernelSyncs(Injected):
+    """What the kernel makes durable for an engine, or has begun to, can fail or be refused."""
+
+    nodes = 2
+
+    def setUp(self):
+        super().setUp()
+        self.at = 0
+
+    def flush_little(self, c):
+        c.write(self.at, b"l" * 4096)
+        self.at = (self.at + 4096) % MIB
+        c.flush()
+        return True
+
+    def refused(self):
+        log = self.e.root + "/strace.log"
+        if not os.path.exists(log):  # it has not begun
+            return 0
+        with open(log, encoding="utf-8", errors="replace") as f:
+            return f.read().count("INJECTED")
+
+    def test_what_was_sent_on_its_way_fails(self):
+        """The next flush tells: the replica counts as one that lost its power (V13)."""
+        before = self.incarnation(2)
+        with self.e.client(1, "disk") as c:
+            tracer = self.fail_once(2, "sync_file_range")
+            wait_for(lambda: self.flush_little(c) and self.incarnation(2) != before, 60, "another incarnation")
+            self.end(tracer)
+        self.settle()
+        self.assertIn("counts as one that lost power: Input/output error", self.e.log(2))
+        self.assert_equal()
+
+    def test_no_aio_is_left(self):
+        """Then flushes go another way."""
+        with self.e.client(1, "disk") as c:
+            tracer = self.inject(1, "io_submit", "error=EAGAIN")
+            wait_for(lambda: self.flush_little(c) and self.refused() > 5, 60, "refusals")
+            self.end(tracer)
+            self.assertEqual(c.read(0, 4096), b"l" * 4096)
+        self.assert_equal()
+
+
+class FailingDisks(Injected):
+    """System calls on one replica's data fail once: it leaves, and comes back in another incarnation (V13)."""
+
+    options = ("--threads",)  # system calls that can be made to fail
 
     def replica_fails(self, node, call):
         g, f = self.guest(), self.fio()
