@@ -76,6 +76,12 @@ def is_exiting(fields):
     return bool(int(fields[6]) & PF_EXITING)
 
 
+def has_ended(pid):
+    """All of its threads, the kernel's for it, too; so its files are closed, and with them its locks and sockets."""
+    fields = stat_fields(pid)
+    return fields is None or (fields[0] in GONE and int(fields[17]) <= 1)
+
+
 def has_sigkill(pid):
     """SIGKILL is pending: a thread that is woken for it goes straight into its end, past all code of its own."""
     try:

@@ -9,6 +9,7 @@ import time
 
 import disks
 import harness
+import processes
 from test_disks import DiskCase
 
 
@@ -71,7 +72,8 @@ class FailingDisk(DiskCase):
         """Its engine is started anew by hand, so that its I/O is system calls, which can be made to fail."""
         c, i = cls.cluster, node.number
         c.kill(i)
-        c.kill(i, "kedge-vol")
+        old = c.kill(i, "kedge-vol")
+        c.wait_for(lambda: processes.has_ended(old), 20, "the engine has let go of its folder")  # else the next one ends
         argv = node.inside([os.path.join(harness.BUILD, "kedge-vol"), "--threads", "--dir", node.dir])
         with open(node.log, "ab") as log:
             cls.addClassCleanup(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
