@@ -79,6 +79,30 @@ struct disk_io {
 
 /* ---- one request, by a thread ---- */
 
+/* The file system may have given up what it could not place, and nothing but this call's answer says so. */
+static void note_failure(struct disk_io *d, int fd, int error)
+{
+	for (unsigned i = 0; i < d->n_failed; i++)
+		if (d->failed[i].fd == fd)
+			return;
+	if (error == EIO || error == ENOSPC || error == EDQUOT || error == EROFS)
+		d->failed[d->n_failed++] = (struct failure){fd, -error};
+}
+
+/* 0, or what befell writes to @fd. */
+static int take_failure(struct disk_io *d, int fd)
+{
+	for (unsigned i = 0; i < d->n_failed; i++) {
+		struct failure f = d->failed[i];
+
+		if (f.fd != fd)
+			continue;
+		d->failed[i] = d->failed[--d->n_failed];
+		return f.rc;
+	}
+	return 0;
+}
+
 static void over(struct request *r, int rc)
 {
 	struct disk_io *d = r->d;
@@ -86,6 +110,8 @@ static void over(struct request *r, int rc)
 	struct volume_io *io = r->io;
 	void *ctx = r->ctx;
 
+	if (io->kind == VOLUME_IO_SYNC && rc == 0) /* also if it failed while the sync was under way already */
+		rc = take_failure(d, r->fd);
 	r->next = d->free;
 	d->free = r;
 	d->under_way--;
@@ -215,30 +241,6 @@ static void write_buffered(struct request *r)
 		d->slow_until = now + SLOW_WHILE;
 }
 
-/* The file system may have given up what it could not place, and nothing but this call's answer says so. */
-static void note_failure(struct disk_io *d, int fd, int error)
-{
-	for (unsigned i = 0; i < d->n_failed; i++)
-		if (d->failed[i].fd == fd)
-			return;
-	if (error == EIO || error == ENOSPC || error == EDQUOT || error == EROFS)
-		d->failed[d->n_failed++] = (struct failure){fd, -error};
-}
-
-/* 0, or what befell writes to @fd. */
-static int take_failure(struct disk_io *d, int fd)
-{
-	for (unsigned i = 0; i < d->n_failed; i++) {
-		struct failure f = d->failed[i];
-
-		if (f.fd != fd)
-			continue;
-		d->failed[i] = d->failed[--d->n_failed];
-		return f.rc;
-	}
-	return 0;
-}
-
 /* Whoever waits for the writes has been told; while they make up their mind to flush them, they can go to the disk, all
  * of a file together. */
 static void send_on_their_way(struct disk_io *d)
@@ -308,15 +310,6 @@ static void prepare(struct request *r, struct io_uring_sqe *sqe)
 static void enqueue(struct disk_io *d, struct request *r)
 {
 	push(r, &d->waiting_end);
-}
-
-static void sync_soon(struct request *r)
-{
-	r->rc = take_failure(r->d, r->fd);
-	if (r->rc < 0)
-		push(r, &r->d->done_end);
-	else if (!disk_sync_begin(&r->d->syncs, r->fd, r))
-		enqueue(r->d, r);
 }
 
 static bool moves_bytes(const struct volume_io *io)
@@ -525,8 +518,8 @@ void disk_io_begin(struct disk_io *d, int fd, struct volume_io *io, disk_io_done
 	d->under_way++;
 	if (d->uring && d->mode == DISK_IO_BUFFERED && io->kind == VOLUME_IO_WRITE)
 		write_buffered(r);
-	else if (d->uring && io->kind == VOLUME_IO_SYNC)
-		sync_soon(r);
+	else if (d->uring && io->kind == VOLUME_IO_SYNC && disk_sync_begin(&d->syncs, fd, r))
+		; /* it is under way */
 	else if (d->uring && io->kind != VOLUME_IO_HASH)
 		enqueue(d, r);
 	else
